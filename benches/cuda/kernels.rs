@@ -14,9 +14,9 @@ mod measure;
 mod support;
 
 use candle_core::cuda_backend::cudarc::driver::{CudaEvent, CudaStream, sys};
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use glta_kernels::Cuda;
-use glta_llm::{ForwardOptions, KvCache, Llama, LlamaOptions, Precision};
+use glta_llm::{ForwardOptions, GenerateOptions, KvCache, Llama, LlamaOptions, Precision};
 use measure::{halves, ids, median, report, report_timed};
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -69,6 +69,8 @@ struct Recorder {
     stream: Arc<CudaStream>,
     launches: Arc<Mutex<Vec<Timed>>>,
     spans: Arc<AtomicU64>,
+    /// Queued before every launch of a pass that waits for the device.
+    ahead: Option<Tensor>,
 }
 
 impl Recorder {
@@ -77,6 +79,7 @@ impl Recorder {
             stream: device.as_cuda_device().unwrap().cuda_stream(),
             launches: Arc::default(),
             spans: Arc::default(),
+            ahead: None,
         }
     }
 
@@ -107,6 +110,9 @@ impl Subscriber for Recorder {
     fn event(&self, _: &Event<'_>) {}
     // Launches follow each other on one thread, so the span is the last one.
     fn enter(&self, _: &Id) {
+        for busy in self.ahead.iter().flat_map(|busy| [busy; 4]) {
+            drop(busy.matmul(busy).unwrap());
+        }
         self.launches.lock().unwrap().last_mut().unwrap().start = self.mark();
     }
     fn exit(&self, _: &Id) {
@@ -152,14 +158,18 @@ impl Bench {
     }
 
     /// Measures the kernels of `pass`, which must not wait for the device.
-    fn profile(&self, runs: usize, mut pass: impl FnMut()) -> Vec<Group> {
+    fn profile(&self, runs: usize, pass: impl FnMut()) -> Vec<Group> {
+        self.profile_with(&self.recorder, runs, pass)
+    }
+
+    fn profile_with(&self, recorder: &Recorder, runs: usize, mut pass: impl FnMut()) -> Vec<Group> {
         let mut groups: Vec<(Launch, Vec<f64>)> = Vec::new();
         for run in 0..runs + 1 {
             self.device.synchronize().unwrap();
             self.keep_busy();
-            tracing::subscriber::with_default(self.recorder.clone(), &mut pass);
+            tracing::subscriber::with_default(recorder.clone(), &mut pass);
             self.device.synchronize().unwrap();
-            for (launch, seconds) in self.recorder.take() {
+            for (launch, seconds) in recorder.take() {
                 // The first run loads the kernels.
                 if run == 0 {
                     continue;
@@ -191,13 +201,14 @@ impl Bench {
         report_timed("kernels", name, rate, "TFLOP/s", limit, seconds);
     }
 
-    /// A model of bf16; products with one row run on the matrix units or the f32 units.
+    /// A model of bf16; products with one row run on the tensor cores or the f32 units.
     fn load(&self, spec: &Spec, one_row_in_f32: bool) -> Llama {
         let dir = tempfile::tempdir().unwrap();
         support::write_large(dir.path(), spec);
         let options = LlamaOptions { precision: Precision::Bf16, ..LlamaOptions::default() };
         let cuda = Cuda::new(&self.device, Precision::Bf16).unwrap();
-        let cuda = cuda.one_row_in_f32(one_row_in_f32);
+        // Every kernel is launched, and in every pass.
+        let cuda = cuda.one_row_in_f32(one_row_in_f32).graphs(false).keep_dequantised(Some(false));
         Llama::load_on(dir.path(), &options, cuda).unwrap()
     }
 
@@ -295,6 +306,38 @@ impl Bench {
         }
     }
 
+    /// The choice of tokens, after which the host waits.
+    fn choosing(&self, spec: &Spec, model: &Llama, batch: usize) {
+        let prompts: Vec<Vec<u32>> = (1..=batch).map(|n| ids(spec.vocab, 9 + n)).collect();
+        let options =
+            GenerateOptions { max_new_tokens: 4, ignore_eos: true, ..GenerateOptions::default() };
+        let recorder = Recorder { ahead: Some(self.busy.clone()), ..self.recorder.clone() };
+        let groups =
+            self.profile_with(&recorder, 2, || drop(model.generate(&prompts, &options).unwrap()));
+        for group in groups.iter().filter(|g| g.kernel == "next_tokens_f32") {
+            let name = format!("{}, {batch} texts", group.kernel);
+            self.bytes_per_second(&name, group.bytes, group.seconds);
+        }
+    }
+
+    /// Sums of rows: the gradient of a prompt's soft tokens, each of which occurs four times.
+    fn index_add(&self, model: &Llama, spec: &Spec, rows: usize) {
+        let soft = Tensor::zeros((rows / 4, spec.hidden), DType::F32, &self.device).unwrap();
+        let soft = Var::from_tensor(&soft).unwrap();
+        let index: Vec<u32> = (0..rows as u32).map(|row| row % (rows as u32 / 4)).collect();
+        let groups = self.profile(3, || {
+            let gathered = model.rows(&soft, &index).unwrap();
+            drop(gathered.sum_all().unwrap().backward().unwrap());
+        });
+        for group in groups {
+            self.bytes_per_second(
+                &format!("{}, {rows} rows", group.kernel),
+                group.bytes,
+                group.seconds,
+            );
+        }
+    }
+
     /// Attention of one token over the keys of a long text.
     fn decoding(&self, spec: &Spec, model: &Llama, batch: usize, context: usize) {
         let mut cache = model.kv_cache();
@@ -357,6 +400,10 @@ fn main() {
     for batch in [1, 4, 16] {
         bench.decoding(&spec, &model, batch, 4000);
     }
+    for batch in [1, 16] {
+        bench.choosing(&spec, &model, batch);
+    }
+    bench.index_add(&model, &spec, 4096);
     drop(model);
     let model = bench.load(&spec, true);
     bench.products(&spec, &model, &[1]);

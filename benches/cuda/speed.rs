@@ -11,6 +11,7 @@ mod measure;
 mod support;
 
 use candle_core::{Device, Tensor, Var};
+use glta_kernels::Cuda;
 use glta_llm::{ForwardOptions, GenerateOptions, Llama, LlamaOptions, Precision};
 use measure::{ids, peak_bytes, report, seconds};
 use std::time::Instant;
@@ -23,10 +24,14 @@ struct Limits {
 }
 
 fn load(spec: &Spec, device: &Device) -> Llama {
+    load_on(spec, Cuda::new(device, Precision::Bf16).unwrap())
+}
+
+fn load_on(spec: &Spec, cuda: Cuda) -> Llama {
     let dir = tempfile::tempdir().unwrap();
     support::write_large(dir.path(), spec);
     let options = LlamaOptions { precision: Precision::Bf16, ..LlamaOptions::default() };
-    Llama::load(dir.path(), &options, device).unwrap()
+    Llama::load_on(dir.path(), &options, cuda).unwrap()
 }
 
 /// Multiplications of the linear layers per token.
@@ -41,9 +46,10 @@ fn attention(spec: &Spec, seq: usize) -> f64 {
     (spec.layers * spec.heads * spec.head_dim * seq) as f64
 }
 
-/// Bytes of weights that a decoding step reads; the embedding table does not count.
-fn weights(model: &Llama, spec: &Spec) -> f64 {
-    (model.resident_bytes() - 2 * spec.vocab * spec.hidden) as f64
+/// Bytes of weights, scales and zero points that a decoding step reads, with the output layer.
+fn weights(spec: &Spec) -> f64 {
+    let packed = multiplications(spec) * (spec.bits as f64 / 8.0 + 3.0 / spec.group as f64);
+    packed + (2 * spec.vocab * spec.hidden) as f64
 }
 
 /// Bytes of keys and values in bf16.
@@ -74,7 +80,7 @@ fn decoding_step(model: &Llama, spec: &Spec, batch: usize, context: usize) -> f6
 
 fn decoding(name: &str, model: &Llama, spec: &Spec, limits: &Limits, batch: usize, context: usize) {
     let second = decoding_step(model, spec, batch, context);
-    let bytes = weights(model, spec) + batch as f64 * keys(spec, context);
+    let bytes = weights(spec) + batch as f64 * keys(spec, context);
     let name = format!("{name}, batch {batch}, behind {context} tokens");
     let limit = batch as f64 * limits.bandwidth / bytes;
     report("speed", &name, batch as f64 / second, "tokens/s", Some(limit));
@@ -94,7 +100,7 @@ fn forward(name: &str, model: &Llama, spec: &Spec, limits: &Limits, rows: usize,
     let tokens = (rows * seq) as f64;
     let operations = 2.0 * tokens * (multiplications(spec) + attention(spec, seq));
     // The weights limit passes with few tokens.
-    let least = (operations / limits.rate).max(weights(model, spec) / limits.bandwidth);
+    let least = (operations / limits.rate).max(weights(spec) / limits.bandwidth);
     let name = format!("{name}, {rows} x {seq}");
     report("speed", &name, tokens / second, "tokens/s", Some(tokens / least));
 }
@@ -124,12 +130,19 @@ fn training(model: &Llama, spec: &Spec, limits: &Limits) {
     }
 }
 
-/// Models with a quarter of the layers: one whose layers each have their own order of inputs, and
-/// one on a device with a stream per thread.
+/// Models with a quarter of the layers: one that decodes without graphs and dequantises its weights
+/// in each pass, one whose layers each have their own order of inputs, and one on a device with a
+/// stream per thread.
 fn others(shared: &Device, limits: &Limits) {
     let short = Spec { layers: 8, ..Spec::llama7b() };
     let ordered = Spec { act_order: true, ..short.clone() };
     let own = Device::new_cuda(0).unwrap();
+    let cuda = Cuda::new(shared, Precision::Bf16).unwrap();
+    let model = load_on(&short, cuda.graphs(false).keep_dequantised(Some(false)));
+    let name = "8 layers, no graph and no kept weights";
+    decoding(&format!("{name}, decoding"), &model, &short, limits, 1, 17);
+    forward(&format!("{name}, forward"), &model, &short, limits, 8, 512);
+    drop(model);
     for (name, spec, device) in [
         ("8 layers", &short, shared),
         ("8 layers, act-order", &ordered, shared),

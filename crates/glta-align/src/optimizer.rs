@@ -85,31 +85,54 @@ pub(crate) fn gradients(
     Ok(gradients)
 }
 
-/// Scales all gradients down by one factor, so that the L2 norm of all gradients together is at
-/// most `clip_norm`.
-///
-/// # Errors
-/// Returns an error if a gradient is not finite.
-pub(crate) fn clip(
-    gradients: &mut Tensors,
-    clip_norm: f64,
-    stage: &'static str,
-    step: u64,
-) -> Result<()> {
-    let mut squared = 0.0;
-    for gradient in gradients.values() {
-        squared += gradient.sqr()?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
-    }
-    let norm = squared.sqrt();
-    if !norm.is_finite() {
-        return Err(Error::NotFinite { what: "the gradient".into(), stage, step });
-    }
-    if norm > clip_norm {
-        for gradient in gradients.values_mut() {
-            *gradient = (&*gradient * (clip_norm / norm))?;
+/// Loss and gradients of a batch, on the device.
+pub(crate) struct Whole {
+    /// The loss; with several ranks also the number of ranks with a gradient, for every parameter.
+    /// f64.
+    pub(crate) head: Tensor,
+    pub(crate) gradients: Tensors,
+}
+
+impl Whole {
+    /// Reads the loss, and scales the gradients down together to `clip_norm`. This is the only time
+    /// that a step waits for the device.
+    ///
+    /// # Errors
+    /// A parameter without a gradient on any rank; a loss or a gradient that is not finite.
+    pub(crate) fn clipped(
+        self,
+        clip_norm: f64,
+        stage: &'static str,
+        step: u64,
+    ) -> Result<(f64, Tensors)> {
+        let Self { head, mut gradients } = self;
+        let mut values = vec![head.clone()];
+        for gradient in gradients.values() {
+            values.push(gradient.sqr()?.sum_all()?.to_dtype(DType::F64)?.reshape(1)?);
         }
+        let values: Vec<f64> = Tensor::cat(&values, 0)?.to_vec1()?;
+        tracing::trace!("waited for the device");
+        let (head, squares) = values.split_at(head.elem_count());
+        if let Some((parameter, _)) =
+            gradients.keys().zip(&head[1..]).find(|(_, ranks)| **ranks == 0.0)
+        {
+            return Err(Error::NoGradient { parameter: parameter.clone(), stage });
+        }
+        let loss = head[0];
+        if !loss.is_finite() {
+            return Err(Error::NotFinite { what: format!("the loss ({loss})"), stage, step });
+        }
+        let norm = squares.iter().sum::<f64>().sqrt();
+        if !norm.is_finite() {
+            return Err(Error::NotFinite { what: "the gradient".into(), stage, step });
+        }
+        if norm > clip_norm {
+            for gradient in gradients.values_mut() {
+                *gradient = (&*gradient * (clip_norm / norm))?;
+            }
+        }
+        Ok((loss, gradients))
     }
-    Ok(())
 }
 
 /// Returns the learning rate of a step: a linear warm-up, then a half cosine down to `final_ratio`.
@@ -192,10 +215,21 @@ mod tests {
         let x = Var::new(&[3f32, 4.0], &Device::Cpu).unwrap();
         let parameters = Parameters::from([("x".to_owned(), x.clone())]);
         let store = (x.sqr().unwrap().sum_all().unwrap() * 0.5).unwrap().backward().unwrap();
-        let mut clipped = gradients(&parameters, &store, "test").unwrap();
-        clip(&mut clipped, 1.0, "test", 1).unwrap();
+        let whole = |loss: f64| {
+            let head = Tensor::new(&[loss], &Device::Cpu).unwrap();
+            Whole { head, gradients: gradients(&parameters, &store, "test").unwrap() }
+        };
+        let (loss, clipped) = whole(2.5).clipped(1.0, "test", 1).unwrap();
+        assert_eq!(loss, 2.5);
         let g = clipped["x"].to_vec1::<f32>().unwrap();
         assert!((g[0] - 0.6).abs() < 1e-6 && (g[1] - 0.8).abs() < 1e-6);
+
+        let error = whole(f64::NAN).clipped(1.0, "test", 1).unwrap_err().to_string();
+        assert!(error.contains("the loss (NaN)"), "{error}");
+        let mut infinite = whole(1.0);
+        infinite.gradients.insert("x".into(), Tensor::new(&[f32::MAX], &Device::Cpu).unwrap());
+        let error = infinite.clipped(1.0, "test", 1).unwrap_err().to_string();
+        assert!(error.contains("the gradient"), "{error}");
 
         let other =
             Parameters::from([("y".to_owned(), Var::zeros(1, DType::F32, &Device::Cpu).unwrap())]);

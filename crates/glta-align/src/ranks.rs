@@ -6,7 +6,7 @@ use glta_comm::Communicator;
 use glta_gllm::Ranked;
 use glta_projector::Parameters;
 
-use crate::optimizer::{Tensors, gradients};
+use crate::optimizer::{Tensors, Whole, gradients};
 use crate::{Error, Result};
 
 /// The part of the loss of a batch that one rank computes.
@@ -19,59 +19,60 @@ pub(crate) enum BatchLoss {
     Part(Tensor),
 }
 
-/// Returns the loss and the gradients of a whole batch, summed over the parts of all ranks. Returns
-/// `None` if the batch has no example.
+/// Computes the loss and the gradients of a whole batch, summed over the parts of all ranks. They
+/// are still on the device. Returns `None` if the batch has no example.
 ///
 /// # Errors
-/// Returns an error if a parameter has no gradient on any rank.
+/// With one rank, returns an error if a parameter has no gradient.
 pub(crate) fn batch_gradients(
     comm: &dyn Communicator,
     part: BatchLoss,
     parameters: &Parameters,
     stage: &'static str,
-) -> Result<Option<(f64, Tensors)>> {
+) -> Result<Option<Whole>> {
     let part = match part {
         BatchLoss::None => return Ok(None),
         BatchLoss::OtherRanks => None,
         BatchLoss::Part(loss) => Some(loss),
     };
-    let value = match &part {
-        None => 0.0,
-        Some(loss) => loss.to_dtype(DType::F64)?.to_scalar::<f64>()?,
+    let loss = match &part {
+        None => None,
+        Some(loss) => Some(loss.detach().to_dtype(DType::F64)?.reshape(1)?),
     };
-    let backward =
-        || -> Result<Option<GradStore>> { Ok(part.as_ref().map(Tensor::backward).transpose()?) };
-    if comm.size() == 1 {
-        // A loss that is not finite must be reported as a loss, not as a gradient.
-        if !value.is_finite() {
-            return Ok(Some((value, Tensors::new())));
+    let store = part.as_ref().map(Tensor::backward).transpose()?;
+    match (comm.size(), loss, store) {
+        (1, Some(head), Some(store)) => {
+            Ok(Some(Whole { head, gradients: gradients(parameters, &store, stage)? }))
         }
-        let Some(store) = backward()? else { return Ok(None) };
-        return Ok(Some((value, gradients(parameters, &store, stage)?)));
+        (1, ..) => Ok(None),
+        (_, loss, store) => sum(comm, loss, store.as_ref(), parameters).map(Some),
     }
-    sum(comm, value, backward()?.as_ref(), parameters, stage).map(Some)
 }
 
 /// Sums the loss, a flag for each parameter that has a gradient, and the gradients over all ranks,
 /// in one list per dtype.
 fn sum(
     comm: &dyn Communicator,
-    value: f64,
+    loss: Option<Tensor>,
     store: Option<&GradStore>,
     parameters: &Parameters,
-    stage: &'static str,
-) -> Result<(f64, Tensors)> {
+) -> Result<Whole> {
     let own = |var| store.and_then(|store| store.get(var));
-    let mut head = vec![value];
-    head.extend(parameters.values().map(|var| f64::from(u8::from(own(var).is_some()))));
-    let at = head.len();
+    let flags: Vec<f64> =
+        parameters.values().map(|var| f64::from(u8::from(own(var).is_some()))).collect();
+    let at = 1 + flags.len();
     let device = parameters.values().next().map_or(Device::Cpu, |var| var.device().clone());
+    let loss = match loss {
+        Some(loss) => loss,
+        None => Tensor::zeros(1, DType::F64, &device)?,
+    };
+    let mut head = Tensor::cat(&[loss, Tensor::from_vec(flags, at - 1, &device)?], 0)?;
     let mut gradients = Tensors::new();
     for dtype in [DType::F64, DType::F32] {
         let vars = || parameters.iter().filter(|(_, var)| var.dtype() == dtype);
         let mut list = Vec::with_capacity(1 + parameters.len());
         if dtype == DType::F64 {
-            list.push(Tensor::from_vec(head.clone(), at, &device)?);
+            list.push(head.clone());
         }
         for (_, var) in vars() {
             list.push(match own(var) {
@@ -86,7 +87,7 @@ fn sum(
         let flat = tracing::debug_span!("all-reduce").in_scope(|| comm.all_reduce_tensor(&flat))?;
         let mut start = 0;
         if dtype == DType::F64 {
-            head = flat.narrow(0, 0, at)?.to_vec1()?;
+            head = flat.narrow(0, 0, at)?;
             start = at;
         }
         for (name, var) in vars() {
@@ -95,10 +96,7 @@ fn sum(
             gradients.insert(name.clone(), gradient);
         }
     }
-    match parameters.keys().zip(&head[1..]).find(|(_, count)| **count == 0.0) {
-        Some((name, _)) => Err(Error::NoGradient { parameter: name.clone(), stage }),
-        None => Ok((head[0], gradients)),
-    }
+    Ok(Whole { head, gradients })
 }
 
 /// Returns the indices of the examples of a batch that this rank processes, in ascending order. All
@@ -191,8 +189,8 @@ mod tests {
                 1 => BatchLoss::OtherRanks,
                 _ => BatchLoss::Part((a.sum_all().unwrap() + b.sum_all().unwrap()).unwrap()),
             };
-            let (loss, gradients) =
-                batch_gradients(comm, part, &parameters, "test").unwrap().unwrap();
+            let whole = batch_gradients(comm, part, &parameters, "test").unwrap().unwrap();
+            let (loss, gradients) = whole.clipped(100.0, "test", 1).unwrap();
             let values = |name: &str| gradients[name].to_vec1::<f32>().unwrap();
             (loss, values("a"), values("b"))
         });
@@ -202,7 +200,8 @@ mod tests {
         let missing = on_ranks(2, |comm| {
             let parameters = parameters();
             let part = BatchLoss::Part(parameters["a"].as_tensor().sum_all().unwrap());
-            batch_gradients(comm, part, &parameters, "test").map(drop).unwrap_err().to_string()
+            let whole = batch_gradients(comm, part, &parameters, "test").unwrap().unwrap();
+            whole.clipped(1.0, "test", 1).map(drop).unwrap_err().to_string()
         });
         assert!(missing.iter().all(|m| m.contains("no gradient reached b")), "{missing:?}");
     }

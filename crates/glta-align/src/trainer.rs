@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::TrainConfig;
 use crate::files::{read_tensors, write_tensors};
-use crate::optimizer::{Adam, Tensors, clip, learning_rate, restore, snapshot, update_average};
+use crate::optimizer::{Adam, Tensors, learning_rate, restore, snapshot, update_average};
 use crate::progress::Event;
 use crate::ranks::{BatchLoss, batch_gradients};
 use crate::{Error, Result};
@@ -140,13 +140,9 @@ impl Run {
         let step = self.position.step;
         // A batch without an example also counts as a step of the schedule.
         let whole = batch_gradients(comm, part, stage.parameters(), stage.name())?;
-        let Some((value, mut gradients)) = whole else { return Ok(()) };
-        if !value.is_finite() {
-            let what = format!("the loss ({value})");
-            return Err(Error::NotFinite { what, stage: stage.name(), step });
-        }
+        let Some(whole) = whole else { return Ok(()) };
         let _span = tracing::debug_span!("update").entered();
-        clip(&mut gradients, config.clip_norm, stage.name(), step)?;
+        let (value, gradients) = whole.clipped(config.clip_norm, stage.name(), step)?;
         let rate = learning_rate(config, step, steps);
         self.adam.step(stage.parameters(), &gradients, rate, step)?;
         if let Some(average) = &mut self.average {
@@ -304,10 +300,14 @@ fn agree(comm: &dyn Communicator, reported: Result<()>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use std::ops::ControlFlow;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use candle_core::{Tensor, Var};
     use glta_comm::Alone;
     use glta_core::Silent;
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Level, Metadata, Subscriber};
 
     use super::*;
 
@@ -401,6 +401,49 @@ mod tests {
             assert_eq!(resumed, history, "cut at event {cut}");
             assert_eq!(toy.value(), whole.value());
         }
+    }
+
+    /// Counts the events of waits for the device.
+    struct Waits(Arc<AtomicUsize>);
+
+    impl Subscriber for Waits {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn event(&self, event: &tracing::Event<'_>) {
+            if *event.metadata().level() == Level::TRACE {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+    }
+
+    #[test]
+    fn a_step_waits_for_the_device_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let waits = Arc::new(AtomicUsize::new(0));
+        let mut steps = 0;
+        tracing::subscriber::with_default(Waits(Arc::clone(&waits)), || {
+            train(
+                &mut Toy::new(),
+                &config(),
+                &Alone,
+                &folder.path().join("s"),
+                &mut |event: &Event| {
+                    steps += usize::from(matches!(event, Event::Step { .. }));
+                    ControlFlow::Continue(())
+                },
+            )
+        })
+        .unwrap();
+        assert!(steps > 3);
+        assert_eq!(waits.load(Ordering::Relaxed), steps);
     }
 
     #[test]

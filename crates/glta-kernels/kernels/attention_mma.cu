@@ -1,4 +1,4 @@
-// Causal attention on the matrix units, as in attention.cu, for 16-bit activations and heads of a
+// Causal attention on the tensor cores, as in attention.cu, for 16-bit activations and heads of a
 // multiple of eight columns. A block has 64 rows, 16 per warp: queries, or keys in the gradient of
 // the keys. It reads the other side in tiles. Probabilities and gradients of scores are rounded to
 // the type of activations before they are multiplied; the values that they are computed from are
@@ -6,7 +6,7 @@
 #include "attention.cuh"
 #include "matrix.cuh"
 
-namespace matrix_units {
+namespace tensor_cores {
 // Rows that the backward pass reads at a time. Two tiles of them and two tiles of TILE rows take 48
 // KB, which every device has without an attribute.
 template <int D> constexpr u32 STEP = D <= 64 ? 64 : 32;
@@ -261,4 +261,4 @@ TILED(attention_mma, f16, f16, 64, BOUNDS)
 TILED(attention_mma, f16, f16, 128, BOUNDS)
 TILED(attention_mma, bf16, bf16, 64, BOUNDS)
 TILED(attention_mma, bf16, bf16, 128, BOUNDS)
-} // namespace matrix_units
+} // namespace tensor_cores

@@ -202,6 +202,80 @@ INLINE void gather_columns(const T *x, const u32 *index, T *y, u32 width, u32 co
     }
 }
 
+// Row r of dx is the sum of the rows order[starts[r]] to order[starts[r + 1] - 1] of dy, in this
+// order. A block has a part of a row.
+INLINE void index_add(const float *dy, const u32 *starts, const u32 *order, float *dx, u32 width) {
+    const u32 i = own_columns(), row = blockIdx.x;
+    if (i >= width) {
+        return;
+    }
+    float sum[FOUR] = {}, v[FOUR];
+    const u32 end = starts[row + 1];
+#pragma unroll 4
+    for (u32 at = starts[row]; at < end; at++) {
+        load(dy + u64(order[at]) * width + i, width, width - i, v);
+        for (u32 e = 0; e < FOUR; e++) {
+            sum[e] += v[e];
+        }
+    }
+    store(dx + u64(row) * width + i, width, width - i, sum);
+}
+
+KERNEL(index_add_f32, 256, const float *dy, const u32 *starts, const u32 *order, float *dx,
+       u32 width) {
+    index_add(dy, starts, order, dx, width);
+}
+
+// The highest score of some columns, and the first column that has it; PADDING if there is none,
+// because NaN is no score.
+struct Best {
+    float score;
+    u32 at;
+    INLINE void take(float other, u32 column) {
+        if (other > score || (other == score && column < at)) {
+            score = other, at = column;
+        }
+    }
+};
+
+// Chooses the token with the highest score, the first one among equals, for the text of each row,
+// and moves the text to its next step: `ids` has the input of that step, `positions` its position,
+// and `caches` (address, sizes) the number of keys with it. One block per row.
+INLINE void next_tokens(const float *scores, u32 *ids, u32 *positions, u64 *caches, u32 width) {
+    const u32 text = blockIdx.x, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
+    scores += u64(text) * width;
+    Best best{-INFINITY, PADDING};
+    for (u32 i = threadIdx.x * FOUR; i < width; i += blockDim.x * FOUR) {
+        float v[FOUR];
+        load(scores + i, width, width - i, v);
+        for (u32 e = 0; e < FOUR && e < width - i; e++) {
+            best.take(v[e], i + e);
+        }
+    }
+    for (int lane = 16; lane > 0; lane /= 2) {
+        const float other = __shfl_xor_sync(ALL_LANES, best.score, lane);
+        best.take(other, __shfl_xor_sync(ALL_LANES, best.at, lane));
+    }
+    Best *each = shared_memory<Best>();
+    if (threadIdx.x % WARP == 0) {
+        each[warp] = best;
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        for (u32 w = 1; w < warps; w++) {
+            best.take(each[w].score, each[w].at);
+        }
+        ids[text] = best.at == PADDING ? 0 : best.at;
+        positions[text]++;
+        caches[2 * text + 1]++;
+    }
+}
+
+KERNEL(next_tokens_f32, 1024, const float *scores, u32 *ids, u32 *positions, u64 *caches,
+       u32 width) {
+    next_tokens(scores, ids, positions, caches, width);
+}
+
 #define ROWWISE(T, suffix)                                                                         \
     KERNEL(rms_norm_##suffix, 1024, const float *x, const float *w, T *y, u32 width, float eps) {  \
         rms_norm(x, w, y, width, eps);                                                             \

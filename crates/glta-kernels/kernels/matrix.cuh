@@ -1,4 +1,4 @@
-// The matrix units: a warp multiplies 16 x 16 by 16 x 8 values of 16 bits and adds in f32
+// The tensor cores: a warp multiplies 16 x 16 by 16 x 8 values of 16 bits and adds in f32
 // (mma.m16n8k16). Operands come from tiles of rows in shared memory. The PTX ISA, "Matrix Fragments
 // for mma.m16n8k16", defines which lane has which element.
 #pragma once
@@ -69,7 +69,7 @@ INLINE float power_of_two(float x) {
 #include "host/matrix.h"
 #endif
 
-namespace matrix_units {
+namespace tensor_cores {
 constexpr u32 TILE = 64; // rows of a block
 constexpr u32 WARP_ROWS = 16;
 constexpr u32 THREADS = TILE / WARP_ROWS * WARP;
@@ -164,4 +164,4 @@ INLINE void write_sums(const Sums<D> &sums, const float (&factor)[2], T *to, u32
         }
     }
 }
-} // namespace matrix_units
+} // namespace tensor_cores

@@ -1,4 +1,4 @@
-// Packed weights W: (n, k), outputs by inputs, in the order of the fragments of the matrix units.
+// Packed weights W: (n, k), outputs by inputs, in the order of the fragments of the tensor cores.
 //
 // The layout of the words is [panel][k / 32] of squares of 32 inputs and 32 outputs. In a square
 // lane 4 g + t of a warp has the inputs 8 t .. 8 t + 8 of the outputs 4 g .. 4 g + 4, in BITS

@@ -171,7 +171,7 @@ INLINE void product(const T *x, const u32 *words, const void *scales, const u8 *
         product<T, BITS, ROWS>(x, words, scales, zeros, bias, residual, y, f32_scales, rows,       \
                                outputs, inputs, groups, group_blocks, ld, first);                  \
     }
-// More rows of 16-bit types are for the matrix units (quantized_mma.cu).
+// More rows of 16-bit types are for the tensor cores (quantized_mma.cu).
 #define WIDTH(BITS) WIDTH_OF(BITS)
 #define WIDTH_OF(BITS)                                                                             \
     DEQUANTISE(float, f32, BITS)                                                                   \

@@ -1,4 +1,4 @@
-// Products of up to 64 rows with packed weights, on the matrix units.
+// Products of up to 64 rows with packed weights, on the tensor cores.
 //
 // A block has four panels of outputs, one per warp, and a part of the inputs. It copies
 // activations, words and scales to shared memory in stages, asynchronously. A warp dequantises its

@@ -80,6 +80,14 @@ pub(crate) fn check_ids(ids: &[u32], rows: usize) -> Result<()> {
     }
 }
 
+/// Returns an error for rows outside a tensor with `rows` rows; [`u32::MAX`] stands for no row.
+pub(crate) fn check_rows(index: &[u32], rows: usize) -> Result<()> {
+    match index.iter().find(|&&row| row != u32::MAX && row as usize >= rows) {
+        Some(row) => Err(Error::Input(format!("row {row} of a tensor of {rows} rows"))),
+        None => Ok(()),
+    }
+}
+
 /// Returns an error unless there is one cache per sequence.
 pub(crate) fn check_caches(caches: usize, sequences: usize) -> Result<()> {
     if caches == sequences {

@@ -3,7 +3,8 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 
-use crate::error::Result;
+use crate::arguments::check_rows;
+use crate::error::{Error, Result};
 use crate::heads::Heads;
 use crate::sequences::Sequences;
 use crate::simd::SimdLevel;
@@ -37,6 +38,8 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     type Caches<'a>;
     /// Values that the derivative of attention needs in addition to its input.
     type Attended: Send + Sync;
+    /// Buffers and launches of [`Self::decode`] for a fixed number of texts.
+    type Decoder: Debug + Send;
 
     /// Returns the candle device of the tensors.
     fn device(&self) -> &Device;
@@ -130,6 +133,29 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// Returns an error if a tensor operation fails.
     fn unpack(&self, x: &Tensor, sequences: &Sequences, seq: usize) -> Result<Tensor>;
 
+    /// Returns the rows `index` of `x: (rows, width)` f32, with zeros for the index [`u32::MAX`].
+    ///
+    /// # Errors
+    /// An index outside `x`, or a tensor operation failed.
+    fn rows(&self, x: &Tensor, index: &[u32]) -> Result<Tensor> {
+        check_rows(index, x.dim(0)?)?;
+        let none = Tensor::zeros((1, x.dim(1)?), x.dtype(), x.device())?;
+        let index = with_no_row(index, x.dim(0)?, x.device())?;
+        Ok(Tensor::cat(&[x, &none], 0)?.index_select(&index, 0)?)
+    }
+
+    /// Returns the gradient of `x` of [`Self::rows`], for the gradient `dy: (index, width)` of the
+    /// result. The rows of `dy` are added in ascending order.
+    ///
+    /// # Errors
+    /// An index outside `x`, or a tensor operation failed.
+    fn rows_backward(&self, dy: &Tensor, index: &[u32], rows: usize) -> Result<Tensor> {
+        check_rows(index, rows)?;
+        let zeros = Tensor::zeros((rows + 1, dy.dim(1)?), dy.dtype(), dy.device())?;
+        let index = with_no_row(index, rows, dy.device())?;
+        Ok(zeros.index_add(&index, &dy.contiguous()?, 0)?.narrow(0, 0, rows)?)
+    }
+
     /// Returns `silu(gate) * up` of `(tokens, 2 * width)`.
     ///
     /// # Errors
@@ -150,6 +176,14 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// Returns an error if a tensor operation fails.
     fn gated(&self, norm: &Self::Norm, gate_up: &Self::Linear, x: &Tensor) -> Result<Tensor> {
         self.swiglu(&self.normed(norm, gate_up, x)?)
+    }
+
+    /// Returns the result of the output layer for the norm of `x: (tokens, inputs)` f32, in f32.
+    ///
+    /// # Errors
+    /// Returns an error if a tensor operation fails.
+    fn scores(&self, norm: &Self::Norm, output: &Self::Linear, x: &Tensor) -> Result<Tensor> {
+        output.forward_f32(&norm.forward(x)?)
     }
 
     /// Returns the gradient with respect to `gate_up`, given the gradient `dh: (tokens, width)`
@@ -237,6 +271,59 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
         layer: usize,
         shared: Option<&Self::Keys>,
     ) -> Result<Tensor>;
+
+    /// Creates what [`Self::decode`] needs for this number of texts; `None` if the host has to
+    /// choose the tokens from scores.
+    ///
+    /// # Errors
+    /// The device is out of memory.
+    fn decoder(&self, texts: usize) -> Result<Option<Self::Decoder>>;
+
+    /// Decodes one token of each text, appends it to the caches, and returns the ids with the
+    /// highest score, the lowest one among equals.
+    ///
+    /// `layers` returns the scores `(texts, vocab)` for the embeddings of the tokens, and calls
+    /// [`Self::end_stage`] after each layer. Its calls of this backend may be recorded and repeated
+    /// in later steps, so it calls nothing else that computes with tensors.
+    ///
+    /// # Errors
+    /// Arguments that do not fit the decoder, errors of `layers`, or a tensor operation failed.
+    fn decode<E: From<Error>>(
+        &self,
+        decoder: &mut Self::Decoder,
+        next: Next<'_, Self>,
+        layers: impl Fn(Tensor, &Self::Tokens, &mut Self::Caches<'_>) -> std::result::Result<Tensor, E>,
+    ) -> std::result::Result<Vec<u32>, E>;
+
+    /// Ends a stage of [`Self::decode`]: the next stage uses results of this one, but not of
+    /// earlier ones, whose memory is used again.
+    fn end_stage(&self) {}
+}
+
+/// One token of each of several texts, which continue their caches.
+#[derive(Debug)]
+pub struct Next<'a, B: Backend> {
+    /// Ids of the tokens.
+    pub ids: &'a [u32],
+    /// Sequences of one token each, at the positions of the tokens.
+    pub sequences: &'a Sequences,
+    /// The embedding table.
+    pub embedding: &'a B::Embedding,
+    /// A table of at least `context` positions.
+    pub rotary: &'a Arc<B::Rotary>,
+    /// The caches of the texts.
+    pub keys: Vec<&'a mut B::Keys>,
+    /// Tokens that precede every text.
+    pub shared: Option<&'a B::Keys>,
+    /// Largest number of keys of a text, in this step and in later ones with the same launches.
+    pub context: usize,
+}
+
+/// The index with `rows` in place of [`u32::MAX`].
+fn with_no_row(index: &[u32], rows: usize, device: &Device) -> Result<Tensor> {
+    let index: Vec<u32> =
+        index.iter().map(|&row| if row == u32::MAX { rows as u32 } else { row }).collect();
+    Ok(Tensor::new(index, device)?)
 }
 
 /// Frozen linear layers `Y = X Wᵀ + b`. The only derivative is `dX = dY W`.

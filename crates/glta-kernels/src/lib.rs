@@ -46,7 +46,7 @@ mod sequences;
 mod simd;
 mod weights;
 
-pub use backend::{Backend, Keys, Linear, Norm};
+pub use backend::{Backend, Keys, Linear, Next, Norm};
 pub use cuda::Cuda;
 pub use error::{Error, Result};
 pub use heads::Heads;

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::layer::heads;
 use crate::network::{Keep, Network};
 use crate::selected::Selected;
-use crate::stack::{Logits, Stack};
+use crate::stack::{Logits, Rows, Stack};
 
 /// Keys and values of one sequence, in every layer, on any backend.
 pub(crate) trait AnyKeys: Any + Debug + Send + Sync {
@@ -93,6 +93,19 @@ pub(crate) trait AnyNetwork: Debug + Send + Sync {
         prefix: Option<&Arc<dyn AnyKeys>>,
         caches: Vec<&mut dyn AnyKeys>,
     ) -> Result<Tensor>;
+
+    /// The most likely next tokens of sequences with one token each, chosen on the device. `None`
+    /// if the device does not choose tokens of this model; the caches are then unchanged.
+    fn next_ids(
+        &self,
+        ids: &[u32],
+        sequences: &Sequences,
+        prefix: Option<&Arc<dyn AnyKeys>>,
+        caches: Vec<&mut dyn AnyKeys>,
+    ) -> Result<Option<Vec<u32>>>;
+
+    /// Rows of `x: (rows, width)`, zero for the index [`u32::MAX`]; differentiable.
+    fn rows(self: Arc<Self>, x: &Tensor, index: &[u32]) -> Result<Tensor>;
 
     /// Computes the scores `(rows, vocab)` f32 of hidden states `(rows, hidden)`; differentiable.
     fn logits(self: Arc<Self>, x: &Tensor) -> Result<Tensor>;
@@ -233,8 +246,25 @@ impl<B: Backend> AnyNetwork for Network<B> {
                 let last = Tensor::from_iter(last, x.device())?;
                 x.index_select(&last, 0)?
             };
-            Network::logits(self, &self.norm(&x)?)
+            self.scores(&x)
         })
+    }
+
+    fn next_ids(
+        &self,
+        ids: &[u32],
+        sequences: &Sequences,
+        prefix: Option<&Arc<dyn AnyKeys>>,
+        caches: Vec<&mut dyn AnyKeys>,
+    ) -> Result<Option<Vec<u32>>> {
+        let (prefix, caches) = (self.prefix_of(prefix)?, self.caches_of(caches)?);
+        self.backend.run(Some(ids.len()), || self.decode(ids, sequences, prefix.as_deref(), caches))
+    }
+
+    fn rows(self: Arc<Self>, x: &Tensor, index: &[u32]) -> Result<Tensor> {
+        let output = self.backend.run(None, || self.backend.rows(&x.detach(), index))?;
+        let (network, index) = (Arc::clone(&self), index.to_vec());
+        Ok(x.apply_op1(Rows { network, output, index })?)
     }
 
     fn logits(self: Arc<Self>, x: &Tensor) -> Result<Tensor> {

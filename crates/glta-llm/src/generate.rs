@@ -177,6 +177,10 @@ impl Llama {
         let mut running: Vec<Running> = Vec::new();
         let mut caches: Vec<Box<dyn AnyKeys>> = Vec::new();
         let mut done = 0;
+        let greedy = options.is_greedy();
+        if !greedy && self.device().is_cuda() {
+            tracing::debug!("decoding without a graph: the host draws the tokens");
+        }
         while !(running.is_empty() && waiting.is_empty()) {
             let mut step_tokens = running.len();
             while let Some(&next) = waiting.front() {
@@ -197,12 +201,17 @@ impl Llama {
                 keys.reserve(prompts[next].len() - shared + options.max_new_tokens.min(256))?;
                 caches.push(keys);
             }
-            let logits = self.step(&running, &prefix, &mut caches)?;
+            let chosen = self.step(&running, &prefix, &mut caches, greedy)?;
             let mut finished = Vec::new();
-            for (row, mut logits) in logits.into_iter().enumerate() {
+            for (row, chosen) in chosen.into_iter().enumerate() {
                 let text = &mut running[row];
                 text.cached = text.ids.len();
-                let token = next_token(&mut logits, &text.ids, options, &mut text.rng);
+                let token = match chosen {
+                    Chosen::Id(id) => id,
+                    Chosen::By(mut scores) => {
+                        next_token(&mut scores, &text.ids, options, &mut text.rng)
+                    }
+                };
                 let end = options.stop_ids.contains(&token)
                     || (!options.ignore_eos && ends.contains(&token));
                 let mut last = end;
@@ -235,22 +244,37 @@ impl Llama {
         Ok(results)
     }
 
-    /// Computes the tokens that are not in the caches yet, and returns the scores of each text's
-    /// next token.
+    /// Computes the tokens that are not in the caches yet, and returns each text's next token or
+    /// its scores. The device may choose the tokens if `greedy`.
     fn step(
         &self,
         running: &[Running],
         prefix: &Prefix,
         caches: &mut [Box<dyn AnyKeys>],
-    ) -> Result<Vec<Vec<f32>>> {
+        greedy: bool,
+    ) -> Result<Vec<Chosen>> {
         let ids: Vec<u32> =
             running.iter().flat_map(|text| &text.ids[text.cached..]).copied().collect();
         let lengths: Vec<usize> = running.iter().map(|t| t.ids.len() - t.cached).collect();
         let sequences = Sequences::new(&lengths, |row| running[row].cached);
-        let caches = caches.iter_mut().map(|keys| &mut **keys).collect();
         let prefix = Some(&prefix.keys);
-        Ok(self.network.next_logits(&ids, sequences, prefix, caches)?.to_vec2()?)
+        if greedy && lengths.iter().all(|&len| len == 1) {
+            let caches = caches.iter_mut().map(|keys| &mut **keys).collect();
+            if let Some(ids) = self.network.next_ids(&ids, &sequences, prefix, caches)? {
+                return Ok(ids.into_iter().map(Chosen::Id).collect());
+            }
+        }
+        let caches = caches.iter_mut().map(|keys| &mut **keys).collect();
+        let scores = self.network.next_logits(&ids, sequences, prefix, caches)?;
+        Ok(scores.to_vec2()?.into_iter().map(Chosen::By).collect())
     }
+}
+
+/// The next token of a text.
+enum Chosen {
+    Id(u32),
+    /// Scores of all tokens.
+    By(Vec<f32>),
 }
 
 /// Returns the number of tokens that all prompts share at their start, rounded down to a multiple

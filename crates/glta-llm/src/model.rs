@@ -342,6 +342,40 @@ impl Llama {
         self.network.read(ids, layer, &mut *self.network.keys(false))
     }
 
+    /// Rows `index` of `x: (rows, width)` f32, with zeros for the index [`u32::MAX`].
+    /// Differentiable: gradients of a row that occurs several times are added in the order of
+    /// `index`, on a GPU by a kernel of this crate.
+    ///
+    /// ```
+    /// use candle_core::Var;
+    /// use glta_llm::{Device, Llama, LlamaOptions};
+    ///
+    /// let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/llm");
+    /// let llama = Llama::load(dir, &LlamaOptions::default(), &Device::Cpu)?;
+    /// let x = Var::new(&[[1f32, 2.0], [3.0, 4.0]], &Device::Cpu)?;
+    /// let rows = llama.rows(&x, &[1, u32::MAX, 1])?;
+    /// assert_eq!(rows.to_vec2::<f32>()?, [[3.0, 4.0], [0.0, 0.0], [3.0, 4.0]]);
+    /// let gradients = rows.sum_all()?.backward()?;
+    /// let gradient = gradients.get(&x).map(|g| g.to_vec2::<f32>()).transpose()?;
+    /// assert_eq!(gradient, Some(vec![vec![0.0, 0.0], vec![2.0, 2.0]]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A wrong shape or dtype, or an index outside `x`.
+    pub fn rows(&self, x: &Tensor, index: &[u32]) -> Result<Tensor> {
+        let (_, width) = x.dims2()?;
+        if width == 0 || x.dtype() != DType::F32 {
+            return Err(Error::Input(format!(
+                "rows of shape {:?} and {:?}, expected (rows, width) and F32",
+                x.dims(),
+                x.dtype()
+            )));
+        }
+        self.check_device("x", x)?;
+        Arc::clone(&self.network).rows(x, index)
+    }
+
     /// Computes the vocabulary scores of hidden states, `(.., hidden)` to `(.., vocab)`. The result
     /// is differentiable.
     ///

@@ -1,9 +1,9 @@
 //! A model on one backend: forward and backward passes of batches.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use candle_core::Tensor;
-use glta_kernels::{Backend, Heads, Linear, Matrix, Norm, Sequences};
+use glta_kernels::{Backend, Heads, Linear, Matrix, Next, Norm, Sequences};
 
 use crate::config::LlamaConfig;
 use crate::error::{Error, Result};
@@ -30,7 +30,14 @@ pub(crate) struct Network<B: Backend> {
     weights: Weights<B>,
     rotary: RotaryCache<B>,
     embedding_rms: OnceLock<f32>,
+    /// Decoders by their number of texts; the last one was used last.
+    decoders: Mutex<Vec<(usize, B::Decoder)>>,
 }
+
+/// Number of decoders that are kept.
+const DECODERS: usize = 8;
+/// Launches of a decoding step are for at least this number of keys.
+const DECODED: usize = 256;
 
 /// The tensors of the forward pass to keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +75,8 @@ impl<B: Backend> Network<B> {
         // The first use may be on another thread, with its own stream.
         backend.device().synchronize()?;
         let embedding_rms = OnceLock::new();
-        Ok(Self { config, backend, embedding, weights, rotary, embedding_rms })
+        let decoders = Mutex::default();
+        Ok(Self { config, backend, embedding, weights, rotary, embedding_rms, decoders })
     }
 
     /// Returns the number of layers.
@@ -136,7 +144,8 @@ impl<B: Backend> Network<B> {
         })
     }
 
-    fn tokens(&self, sequences: &Arc<Sequences>) -> Result<B::Tokens> {
+    /// Number of positions of the sequences, if the model has them.
+    fn positions(&self, sequences: &Sequences) -> Result<usize> {
         let needed = sequences.context();
         let context = self.config.max_position_embeddings;
         if needed > context {
@@ -145,6 +154,11 @@ impl<B: Backend> Network<B> {
                  (`max_position_embeddings`)"
             )));
         }
+        Ok(needed)
+    }
+
+    fn tokens(&self, sequences: &Arc<Sequences>) -> Result<B::Tokens> {
+        let needed = self.positions(sequences)?;
         Ok(self.backend.tokens(sequences, &self.rotary.table(needed)?)?)
     }
 
@@ -251,5 +265,59 @@ impl<B: Backend> Network<B> {
             x = layer.extend(&x, &self.pass(i, &tokens, prefix), &mut caches)?;
         }
         Ok(x)
+    }
+
+    /// Scores of the next token for states before the final norm, `(rows, vocab)` f32.
+    pub(crate) fn scores(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(self.backend.scores(&self.weights.norm, self.lm_head()?, x)?)
+    }
+
+    /// Decodes one token of each sequence, and returns the most likely next ones. `None` if the
+    /// backend cannot choose tokens of this model; the caches are then unchanged.
+    pub(crate) fn decode(
+        &self,
+        ids: &[u32],
+        sequences: &Sequences,
+        prefix: Option<&B::Keys>,
+        keys: Vec<&mut B::Keys>,
+    ) -> Result<Option<Vec<u32>>> {
+        if self.weights.layers.iter().any(|layer| layer.head_norms.is_some()) {
+            if self.backend.device().is_cuda() {
+                tracing::debug!("decoding without a graph: the model has norms of heads");
+            }
+            return Ok(None);
+        }
+        let decoders = || self.decoders.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = {
+            let mut decoders = decoders();
+            let at = decoders.iter().position(|(texts, _)| *texts == ids.len());
+            at.map(|at| decoders.remove(at).1)
+        };
+        let mut decoder = match kept {
+            Some(decoder) => decoder,
+            None => match self.backend.decoder(ids.len())? {
+                Some(decoder) => decoder,
+                None => return Ok(None),
+            },
+        };
+        let needed = self.positions(sequences)?;
+        let most = self.config.max_position_embeddings;
+        let context = needed.next_power_of_two().max(DECODED).min(most);
+        let rotary = self.rotary.table(context)?;
+        let (embedding, shared) = (&self.embedding, prefix);
+        let next = Next { ids, sequences, embedding, rotary: &rotary, keys, shared, context };
+        let next = self.backend.decode(&mut decoder, next, |mut x, tokens, caches| {
+            for (i, layer) in self.weights.layers.iter().enumerate() {
+                x = layer.extend(&x, &self.pass(i, tokens, prefix), caches)?;
+                self.backend.end_stage();
+            }
+            self.scores(&x)
+        })?;
+        let mut decoders = decoders();
+        if decoders.len() == DECODERS {
+            decoders.remove(0);
+        }
+        decoders.push((ids.len(), decoder));
+        Ok(Some(next))
     }
 }

@@ -76,6 +76,11 @@ impl Default for GenerateOptions {
 }
 
 impl GenerateOptions {
+    /// Whether every token is the most likely one by the model's own scores.
+    pub(crate) fn is_greedy(&self) -> bool {
+        self.temperature == 0.0 && self.repetition_penalty == 1.0
+    }
+
     /// Checks that the fields are valid.
     ///
     /// # Errors

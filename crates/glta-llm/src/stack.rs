@@ -72,6 +72,35 @@ impl<B: Backend> CustomOp1 for Stack<B> {
     }
 }
 
+/// Rows that are already gathered, with their derivative.
+pub(crate) struct Rows<B: Backend> {
+    pub(crate) network: Arc<Network<B>>,
+    /// `(index, width)`
+    pub(crate) output: Tensor,
+    pub(crate) index: Vec<u32>,
+}
+
+impl<B: Backend> CustomOp1 for Rows<B> {
+    fn name(&self) -> &'static str {
+        "rows"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> CandleResult<(CpuStorage, Shape)> {
+        computed_cpu(&self.output)
+    }
+
+    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> CandleResult<(CudaStorage, Shape)> {
+        computed_cuda(&self.output)
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> CandleResult<Option<Tensor>> {
+        let backend = &self.network.backend;
+        let rows = x.dim(0)?;
+        let run = || backend.rows_backward(&grad.detach(), &self.index, rows);
+        backend.run(None, run).map(Some).map_err(candle_core::Error::wrap)
+    }
+}
+
 /// Scores that are already computed, with the derivative of the output layer.
 pub(crate) struct Logits<B: Backend> {
     pub(crate) network: Arc<Network<B>>,

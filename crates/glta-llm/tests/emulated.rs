@@ -7,7 +7,7 @@ mod support;
 
 use candle_core::Device;
 use glta_kernels::Cuda;
-use glta_llm::{ForwardOptions, Llama, LlamaConfig, LlamaOptions, Precision};
+use glta_llm::{ForwardOptions, GenerateOptions, Llama, LlamaConfig, LlamaOptions, Precision};
 
 use support::Spec;
 
@@ -35,6 +35,37 @@ fn every_precision() {
     let [(spec, measured), ..] = Spec::formats();
     check(&spec, measured, &["gptq", "plain"], &F32);
     check(&spec, measured, &["gptq", "plain"], &HALVES);
+}
+
+/// The same tokens from graphs, from launches by the host, and from scores on the host.
+#[test]
+fn graphs_change_no_token() {
+    let dir = tempfile::tempdir().unwrap();
+    support::write_twins(dir.path(), &Spec::default());
+    let dir = dir.path().join("gptq");
+    let options = LlamaOptions::default();
+    let prompts: Vec<Vec<u32>> =
+        (0..4).map(|i| (0..35 + 2 * i).map(|at| (at * 5) % 37).chain([i]).collect()).collect();
+    for precision in [Precision::Bf16, Precision::F32] {
+        let texts = |graphs, drawn| {
+            let cuda = Cuda::emulated(precision).graphs(graphs);
+            let model = Llama::load_on(&dir, &options, cuda).unwrap();
+            let options = GenerateOptions {
+                max_new_tokens: 5,
+                ignore_eos: true,
+                batch_size: 3,
+                temperature: if drawn { 1.0 } else { 0.0 },
+                // The most likely token is the only one that can be drawn.
+                top_k: 1,
+                ..GenerateOptions::default()
+            };
+            model.generate(&prompts, &options).unwrap()
+        };
+        let expected = texts(false, true);
+        assert!(expected.iter().all(|text| text.len() == 5));
+        assert_eq!(texts(true, false), expected, "{precision:?}");
+        assert_eq!(texts(false, false), expected, "{precision:?}");
+    }
 }
 
 #[test]

@@ -35,4 +35,4 @@ mod splice;
 pub use error::{Error, Result};
 pub use init::{normal_parameter, normal_var};
 pub use projector::{Parameters, Projector};
-pub use splice::{Piece, SoftBatch, splice};
+pub use splice::{Piece, SoftBatch, splice, splice_with};

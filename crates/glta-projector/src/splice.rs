@@ -1,4 +1,4 @@
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
 use crate::{Error, Result};
 
@@ -49,6 +49,32 @@ pub fn splice<E>(
 where
     Error: From<E>,
 {
+    splice_with::<E, candle_core::Error>(rows, soft, embed, gather)
+}
+
+/// The rows with these indices, with zeros for [`u32::MAX`].
+fn gather(bank: &Tensor, index: &[u32]) -> candle_core::Result<Tensor> {
+    let padding = bank.dim(0)? as u32;
+    let zero = Tensor::zeros((1, bank.dim(1)?), bank.dtype(), bank.device())?;
+    let index: Vec<u32> = index.iter().map(|&row| row.min(padding)).collect();
+    let index = Tensor::new(index, bank.device())?;
+    Tensor::cat(&[bank, &zero], 0)?.index_select(&index, 0)
+}
+
+/// [`splice`] with another differentiable operation to gather rows. `gather` returns the rows with
+/// the given indices of a tensor, with zeros for [`u32::MAX`].
+///
+/// # Errors
+/// Those of [`splice`] and of `gather`.
+pub fn splice_with<E, G>(
+    rows: &[Vec<Piece>],
+    soft: &Tensor,
+    embed: impl FnOnce(&[u32]) -> std::result::Result<Tensor, E>,
+    gather: impl FnOnce(&Tensor, &[u32]) -> std::result::Result<Tensor, G>,
+) -> Result<SoftBatch>
+where
+    Error: From<E> + From<G>,
+{
     if rows.is_empty() {
         return Err(Error::EmptyBatch);
     }
@@ -69,9 +95,9 @@ where
     }
     let seq = lengths.iter().copied().max().unwrap_or(0);
 
-    // The table has all vectors: soft tokens, a zero row for padding, and each distinct ordinary
-    // token once. One gather from the table gives the batch.
-    let pad = n_soft as u32;
+    // The table has all vectors: soft tokens, and each distinct ordinary token once. One gather from
+    // the table gives the batch.
+    let first = n_soft as u32;
     let mut ids: Vec<u32> = rows
         .iter()
         .flatten()
@@ -92,28 +118,24 @@ where
                 Piece::Soft(i) => {
                     return Err(Error::SoftIndex { row: r, index: *i, len: n_soft });
                 }
-                Piece::Tokens(tokens) => index.extend(
-                    tokens.iter().map(|t| pad + 1 + ids.partition_point(|id| id < t) as u32),
-                ),
+                Piece::Tokens(tokens) => index
+                    .extend(tokens.iter().map(|t| first + ids.partition_point(|id| id < t) as u32)),
             }
         }
-        index.resize((r + 1) * seq, pad);
+        index.resize((r + 1) * seq, u32::MAX);
     }
-    let device: &Device = soft.device();
-    let zero = Tensor::zeros((1, hidden), soft.dtype(), device)?;
     let bank = if ids.is_empty() {
-        Tensor::cat(&[soft, &zero], 0)?
+        soft.clone()
     } else {
-        Tensor::cat(&[soft, &zero, &embed(&ids)?.to_dtype(soft.dtype())?], 0)?
+        Tensor::cat(&[soft, &embed(&ids)?.to_dtype(soft.dtype())?], 0)?
     };
-    let index = Tensor::from_vec(index, rows.len() * seq, device)?;
-    let embeds = bank.index_select(&index, 0)?.reshape((rows.len(), seq, hidden))?;
+    let embeds = gather(&bank, &index)?.reshape((rows.len(), seq, hidden))?;
     Ok(SoftBatch { embeds, lengths })
 }
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Var;
+    use candle_core::{Device, Var};
 
     use super::*;
 

@@ -6,7 +6,7 @@ use std::ops::Range;
 use candle_core::{D, DType, Tensor};
 use glta_gllm::GraphResidual;
 use glta_llm::{ForwardOptions, Llama, Prefix};
-use glta_projector::{Piece, SoftBatch, splice};
+use glta_projector::{Piece, SoftBatch, splice_with};
 
 use super::{Glta, NO_PROMPTS};
 use crate::Result;
@@ -217,9 +217,10 @@ impl Glta {
 /// Converts prompts to input embeddings.
 pub(super) fn embedded(llama: &Llama, rows: &[Row], soft: &Tensor) -> Result<SoftBatch> {
     let pieces: Vec<Vec<Piece>> = rows.iter().map(|row| row.pieces.clone()).collect();
-    Ok(splice(&pieces, soft, |ids| {
-        llama.embed(ids).map_err(|e| candle_core::Error::Msg(e.to_string()))
-    })?)
+    let tensor = |e: glta_llm::Error| candle_core::Error::Msg(e.to_string());
+    let embed = |ids: &[u32]| llama.embed(ids).map_err(tensor);
+    let gather = |bank: &Tensor, index: &[u32]| llama.rows(bank, index).map_err(tensor);
+    Ok(splice_with(&pieces, soft, embed, gather)?)
 }
 
 /// Scales rows to a root mean square of one. The final norm of a language model does the same, so

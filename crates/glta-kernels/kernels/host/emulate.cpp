@@ -1,7 +1,8 @@
 // Runs kernels on the host. Every buffer ends at an inaccessible page, and results and shared
 // memory start as NaN. The threads run three times: in ascending and in descending order, warp by
 // warp, and in a random order that changes whenever they wait. Blocks run one after another, in the
-// same orders. All orders must give the same result.
+// same orders, but in the random run some blocks at the same time. All orders must give the same
+// result.
 #include "emulate.h"
 
 #include <algorithm>
@@ -99,13 +100,26 @@ struct Fibre {
     bool started = false, done = false;
     std::vector<Copy> copies;
     unsigned copy_groups = 0; // ended ones
+    unsigned fenced = 0;      // one more than the round of the block's barrier at the last fence
 };
 
 constexpr unsigned MOST_THREADS = 1024;
-OF_THIS_DEVICE Fibre *fibres;
-OF_THIS_DEVICE Warp *warps;
-OF_THIS_DEVICE Barrier block_barrier;
-OF_THIS_DEVICE unsigned alive, current;
+// Blocks that run at the same time.
+constexpr unsigned RESIDENT = 3;
+struct Block {
+    uint3 index;
+    Barrier barrier;
+    unsigned alive = 0;
+    Fenced shared;
+    std::vector<Fibre> fibres{MOST_THREADS};
+    std::vector<Warp> warps{MOST_THREADS / WARP};
+};
+OF_THIS_DEVICE Block *blocks;
+// The block and the thread that run.
+OF_THIS_DEVICE Block *block;
+OF_THIS_DEVICE unsigned current;
+// What the kernel did wrong.
+OF_THIS_DEVICE const char *violation;
 // Changes whenever a wait ends.
 OF_THIS_DEVICE unsigned long progress;
 // Whether a thread let others run without waiting.
@@ -113,14 +127,10 @@ OF_THIS_DEVICE bool yielded;
 OF_THIS_DEVICE jmp_buf scheduler;
 OF_THIS_DEVICE Call running;
 OF_THIS_DEVICE void *const *running_arguments;
-OF_THIS_DEVICE unsigned char *shared_bytes;
 OF_THIS_DEVICE std::size_t shared_length;
 
-// Threads of the launches of one test; those that wait forever are left behind.
-void power_up() {
-    fibres = new Fibre[MOST_THREADS];
-    warps = new Warp[MOST_THREADS / WARP];
-}
+// Blocks of the launches of one test; threads that wait forever are left behind.
+void power_up() { blocks = new Block[RESIDENT]; }
 
 enum Order { ASCENDING, DESCENDING, RANDOM };
 OF_THIS_DEVICE Order order;
@@ -145,10 +155,9 @@ std::vector<unsigned> in_order(unsigned count) {
 }
 
 void yield() {
-    if (_setjmp(fibres[current].place) == 0) {
+    if (_setjmp(block->fibres[current].place) == 0) {
         _longjmp(scheduler, 1);
     }
-    thread_index = {current, 0, 0};
 }
 
 void wait(Barrier &barrier, unsigned expected) {
@@ -164,10 +173,9 @@ void wait(Barrier &barrier, unsigned expected) {
 // Runs the threads of one block after another, because starting a fibre needs a system call.
 void body() {
     for (;;) {
-        thread_index = {current, 0, 0};
         running(running_arguments);
-        fibres[current].done = true, alive--, progress++;
-        if (_setjmp(fibres[current].place) == 0) {
+        block->fibres[current].done = true, block->alive--, progress++;
+        if (_setjmp(block->fibres[current].place) == 0) {
             _longjmp(scheduler, 1);
         }
     }
@@ -192,9 +200,10 @@ bool watch() {
 }
 
 // Runs a thread until it waits.
-void resume(unsigned thread) {
-    current = thread;
-    Fibre &fibre = fibres[thread];
+void resume(Block &its, unsigned thread) {
+    block = &its, current = thread;
+    block_index = its.index, thread_index = {thread, 0, 0};
+    Fibre &fibre = its.fibres[thread];
     if (fibre.done || _setjmp(scheduler) != 0) {
         return;
     }
@@ -211,23 +220,43 @@ void resume(unsigned thread) {
     setcontext(&fibre.start);
 }
 
-// Runs one block; returns false if its threads wait for each other forever. In order, every warp
-// runs as far ahead of the others as barriers allow; in random order, threads of all warps mix.
-bool run_block() {
+void start(Block &next, unsigned index) {
     const unsigned threads = block_size.x;
-    alive = threads, block_barrier = {};
-    std::fill_n(warps, threads / WARP, Warp{});
+    next.index = {index % grid_size.x, index / grid_size.x, 0};
+    next.alive = threads, next.barrier = {};
+    next.shared.poison();
+    std::fill_n(next.warps.begin(), threads / WARP, Warp{});
     for (unsigned t = 0; t < threads; t++) {
-        fibres[t].done = false;
-        fibres[t].copies.clear();
-        fibres[t].copy_groups = 0;
+        Fibre &fibre = next.fibres[t];
+        fibre.done = false, fibre.copy_groups = 0, fibre.fenced = 0;
+        fibre.copies.clear();
     }
-    while (alive > 0) {
+}
+
+// Runs all blocks; returns false if threads wait for each other forever. In order, every warp runs
+// as far ahead of the others as barriers allow; in random order, threads of some blocks mix.
+bool run_blocks() {
+    const unsigned threads = block_size.x, resident = order == RANDOM ? RESIDENT : 1;
+    const std::vector<unsigned> all = in_order(grid_size.x * grid_size.y);
+    auto next = all.begin();
+    for (;;) {
+        unsigned alive = 0;
+        for (unsigned b = 0; b < resident; b++) {
+            if (blocks[b].alive == 0 && next != all.end()) {
+                start(blocks[b], *next++);
+            }
+            alive += blocks[b].alive;
+        }
+        if (alive == 0) {
+            return true;
+        }
         const unsigned long round = progress;
         if (order == RANDOM) {
             yielded = false;
-            for (unsigned thread : in_order(threads)) {
-                resume(thread);
+            for (unsigned i : in_order(resident * threads)) {
+                if (blocks[i / threads].alive > 0) {
+                    resume(blocks[i / threads], i % threads);
+                }
             }
         }
         for (unsigned warp = 0; order != RANDOM && warp < threads; warp += WARP) {
@@ -235,7 +264,7 @@ bool run_block() {
             do {
                 before = progress;
                 for (unsigned i = warp; i < warp + WARP; i++) {
-                    resume(order == DESCENDING ? threads - 1 - i : i);
+                    resume(blocks[0], order == DESCENDING ? threads - 1 - i : i);
                 }
             } while (progress != before);
         }
@@ -244,7 +273,6 @@ bool run_block() {
             return false;
         }
     }
-    return true;
 }
 } // namespace
 
@@ -257,11 +285,26 @@ void perhaps_yield() {
         yield();
     }
 }
-unsigned char *shared() { return shared_bytes; }
+void fence() {
+    block->fibres[current].fenced = block->barrier.round + 1;
+    perhaps_yield();
+}
+// Other blocks act on what an atomic operation says, so all that this block wrote before must be
+// visible to them: every thread has fenced its own, and then waited for the others.
+void check_fences() {
+    for (unsigned t = 0; t < block_size.x; t++) {
+        const Fibre &fibre = block->fibres[t];
+        if (!fibre.done && (block->barrier.round == 0 || fibre.fenced != block->barrier.round)) {
+            violation = "an atomic operation before which a thread has not fenced its writes";
+        }
+    }
+    perhaps_yield();
+}
+unsigned char *shared() { return block->shared.data(); }
 // As on the device, barriers do not wait for threads that have returned.
-void synchronise() { wait(block_barrier, alive); }
+void synchronise() { wait(block->barrier, block->alive); }
 std::uint32_t exchange(std::uint32_t value, unsigned mask) {
-    Warp &warp = warps[current / WARP];
+    Warp &warp = block->warps[current / WARP];
     const unsigned lane = current % WARP;
     warp.values[lane] = value;
     wait(warp.barrier, WARP);
@@ -270,7 +313,7 @@ std::uint32_t exchange(std::uint32_t value, unsigned mask) {
     return got;
 }
 void together(std::uint32_t *words, unsigned count, Operation operation) {
-    Warp &warp = warps[current / WARP];
+    Warp &warp = block->warps[current / WARP];
     std::uint32_t *own = warp.lanes.words[current % WARP];
     std::memcpy(own, words, count * sizeof *words);
     if (warp.barrier.arrived == 0) {
@@ -286,7 +329,7 @@ void together(std::uint32_t *words, unsigned count, Operation operation) {
 }
 void check_shared(const void *place) {
     const auto at = reinterpret_cast<std::uintptr_t>(place);
-    const auto start = reinterpret_cast<std::uintptr_t>(shared_bytes);
+    const auto start = reinterpret_cast<std::uintptr_t>(block->shared.data());
     if (at % 16 != 0 || at < start || at + 16 > start + shared_length) {
         __builtin_trap();
     }
@@ -296,11 +339,11 @@ void copy_later(void *to, const void *from, bool exists) {
         __builtin_trap();
     }
     std::memset(to, 0xff, 16);
-    Fibre &fibre = fibres[current];
+    Fibre &fibre = block->fibres[current];
     fibre.copies.push_back({to, from, exists, fibre.copy_groups});
 }
 static void finish_copies(unsigned end) {
-    std::vector<Copy> &copies = fibres[current].copies;
+    std::vector<Copy> &copies = block->fibres[current].copies;
     const auto later = std::find_if(copies.begin(), copies.end(),
                                     [end](const Copy &copy) { return copy.group >= end; });
     for (auto copy = copies.begin(); copy != later; ++copy) {
@@ -308,10 +351,10 @@ static void finish_copies(unsigned end) {
     }
     copies.erase(copies.begin(), later);
 }
-void await_copies() { finish_copies(fibres[current].copy_groups + 1); }
-void end_copies() { fibres[current].copy_groups++; }
+void await_copies() { finish_copies(block->fibres[current].copy_groups + 1); }
+void end_copies() { block->fibres[current].copy_groups++; }
 void await_copies_but(unsigned groups) {
-    const unsigned ended = fibres[current].copy_groups;
+    const unsigned ended = block->fibres[current].copy_groups;
     finish_copies(ended > groups ? ended - groups : 0);
 }
 } // namespace emulate
@@ -404,11 +447,13 @@ extern "C" const char *emulate_launch(const char *name, const char *file, const 
             }
         }
     }
-    if (fibres == nullptr) {
+    if (blocks == nullptr) {
         power_up();
     }
-    Fenced shared_memory(shared_size, 0);
-    shared_bytes = shared_memory.data(), shared_length = shared_size;
+    for (unsigned b = 0; b < RESIDENT; b++) {
+        blocks[b].shared = Fenced(shared_size, 0);
+    }
+    shared_length = shared_size, violation = nullptr;
     block_size = {threads, 1, 1}, grid_size = {grid[0], grid[1], 1};
     static const bool watched = watch();
     if (!watched) {
@@ -424,13 +469,12 @@ extern "C" const char *emulate_launch(const char *name, const char *file, const 
         running_name = name;
         running = kernel.call, running_arguments = places.data();
         order = each, random_state = 0x9e3779b97f4a7c15u;
-        for (unsigned block : in_order(grid[0] * grid[1])) {
-            block_index = {block % grid[0], block / grid[0], 0};
-            shared_memory.poison();
-            if (!run_block()) {
-                return "threads wait for each other for ever";
-            }
+        if (!run_blocks()) {
+            return "threads wait for each other for ever";
         }
+    }
+    if (violation != nullptr) {
+        return violation;
     }
     const auto same = [&](std::size_t i, std::size_t bytes) {
         const void *first = runs[0].buffers[i].data();

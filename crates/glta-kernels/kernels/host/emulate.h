@@ -54,8 +54,10 @@ void await_copies_but(unsigned groups);
 // Calls a kernel with arguments by address, as the driver does.
 using Call = void (*)(void *const *arguments);
 void add(const char *name, const char *file, unsigned threads, unsigned arguments, Call call);
-// Lets other threads run, in a run with a random order.
-void perhaps_yield();
+// In a run with a random order, other threads may run meanwhile.
+void fence();
+// Checks that what the block wrote before an atomic operation is fenced.
+void check_fences();
 
 template <auto Kernel> struct Registered;
 template <typename... A, void (*Kernel)(A...)> struct Registered<Kernel> {
@@ -82,9 +84,9 @@ template <typename... A, void (*Kernel)(A...)> struct Registered<Kernel> {
 
 template <typename T> T *shared_memory() { return reinterpret_cast<T *>(emulate::shared()); }
 inline void __syncthreads() { emulate::synchronise(); }
-inline void __threadfence() { emulate::perhaps_yield(); }
+inline void __threadfence() { emulate::fence(); }
 inline unsigned atomicAdd(unsigned *at, unsigned value) {
-    emulate::perhaps_yield();
+    emulate::check_fences();
     const unsigned before = *at;
     *at += value;
     return before;
@@ -103,6 +105,9 @@ inline std::uint32_t __float_as_uint(float x) {
 }
 inline float __shfl_xor_sync(unsigned, float x, unsigned mask) {
     return __uint_as_float(emulate::exchange(__float_as_uint(x), mask));
+}
+inline std::uint32_t __shfl_xor_sync(unsigned, std::uint32_t x, unsigned mask) {
+    return emulate::exchange(x, mask);
 }
 
 struct __half {

@@ -1,4 +1,4 @@
-// The matrix units for kernels compiled as plain C++: the device operations of matrix.cuh, with the
+// The tensor cores for kernels compiled as plain C++: the device operations of matrix.cuh, with the
 // layouts of the PTX ISA. Each operation runs once per warp, when all of its lanes have arrived.
 #pragma once
 

@@ -7,7 +7,7 @@ use super::device::Cuda;
 use super::elementwise;
 use super::kernels::{COLUMNS, Kernel, Pass, Units};
 use super::keys::Keys;
-use super::launch::{Arg, Launch, unwritten};
+use super::launch::{Arg, Launch};
 use super::rotary::Rotary;
 use super::tokens::{MATRIX_TILE, TILE, Tokens};
 use crate::backend::Keys as _;
@@ -65,13 +65,13 @@ pub(super) fn rotate(
     let Rotary { cos, sin, .. } = &*tokens.rotary;
     let rotated = heads.queries + heads.keys;
     let positions = &tokens.positions;
-    elementwise::rope(&*cuda.driver, qkv, positions, (cos, sin), rotated, heads.dim, inverse)
+    elementwise::rope(&cuda.stream, qkv, positions, (cos, sin), rotated, heads.dim, inverse)
 }
 
 impl Units {
     fn of(heads: Heads, dtype: DType) -> Self {
         if dtype.size_in_bytes() == 2 && heads.dim.is_multiple_of(8) {
-            Self::Matrix
+            Self::TensorCores
         } else {
             Self::Ordinary
         }
@@ -81,7 +81,7 @@ impl Units {
 impl Pass {
     /// Bytes of shared memory.
     fn shared(self, units: Units, columns: usize) -> usize {
-        if units == Units::Matrix {
+        if units == Units::TensorCores {
             // Tiles of 16-bit values: the block's own rows, and the rows of the other side.
             let rows = match self {
                 Self::Forward => 3 * MATRIX_TILE,
@@ -119,7 +119,7 @@ impl Pass {
             threads: THREADS,
             shared: self.shared(units, columns),
         };
-        cuda.driver.launch(Kernel::Attention(self, units, columns), dtype, shape, args)
+        cuda.stream.launch(Kernel::Attention(self, units, columns), dtype, shape, args)
     }
 }
 
@@ -127,7 +127,7 @@ impl Pass {
 fn tiles(tokens: &Tokens, units: Units) -> &Tensor {
     match units {
         Units::Ordinary => &tokens.tiles,
-        Units::Matrix => &tokens.matrix_tiles,
+        Units::TensorCores => &tokens.matrix_tiles,
     }
 }
 
@@ -162,25 +162,8 @@ pub(super) fn forward(
     tokens: &Tokens,
     source: KeySource,
 ) -> Result<Attended> {
-    let (n, _) = qkv.dims2()?;
-    let out = unwritten((n, heads.queries * heads.dim), qkv.dtype(), qkv.device())?;
-    let lse = unwritten((n, heads.queries), DType::F32, qkv.device())?;
-    let (shared, shared_len) = source.shared(qkv)?;
-    let args: Vec<Arg> = [
-        Arg::In(qkv),
-        Arg::In(tiles(tokens, Units::of(heads, qkv.dtype()))),
-        Arg::In(&tokens.starts),
-        Arg::Null,
-        Arg::U32(source.layer),
-        Arg::In(&shared),
-        Arg::U32(shared_len),
-        Arg::Out(&out),
-        Arg::Out(&lse),
-    ]
-    .into_iter()
-    .chain(sizes(heads))
-    .collect();
-    Pass::Forward.launch(cuda, heads, qkv.dtype(), tokens, &args)?;
+    let lse = cuda.unwritten((qkv.dim(0)?, heads.queries), DType::F32)?;
+    let out = tiled(cuda, qkv, heads, tokens, source, Arg::Null, Arg::Out(&lse))?;
     Ok(Attended { out, lse })
 }
 
@@ -199,24 +182,38 @@ pub(super) fn forward_cached(
     }
     rotate(cuda, qkv, heads, tokens, false)?;
     append(cuda, qkv, heads, tokens, caches, source.layer)?;
+    let table = Arg::Table(&caches.table, &caches.rows);
+    tiled(cuda, qkv, heads, tokens, source, table, Arg::Null)
+}
+
+/// The tiled kernel, over the tokens' own keys or those of a table of caches.
+fn tiled(
+    cuda: &Cuda,
+    qkv: &Tensor,
+    heads: Heads,
+    tokens: &Tokens,
+    source: KeySource,
+    caches: Arg,
+    lse: Arg,
+) -> Result<Tensor> {
     let (n, _) = qkv.dims2()?;
     let dtype = qkv.dtype();
-    let out = unwritten((n, heads.queries * heads.dim), dtype, qkv.device())?;
+    let out = cuda.unwritten((n, heads.queries * heads.dim), dtype)?;
     let (shared, shared_len) = source.shared(qkv)?;
-    let keys = [
+    let args: Vec<Arg> = [
+        Arg::In(qkv),
+        Arg::In(tiles(tokens, Units::of(heads, dtype))),
         Arg::In(&tokens.starts),
-        Arg::Table(&caches.table, &caches.rows),
+        caches,
         Arg::U32(source.layer),
         Arg::In(&shared),
         Arg::U32(shared_len),
         Arg::Out(&out),
-    ];
-    let args: Vec<Arg> = [Arg::In(qkv), Arg::In(tiles(tokens, Units::of(heads, dtype)))]
-        .into_iter()
-        .chain(keys)
-        .chain([Arg::Null])
-        .chain(sizes(heads))
-        .collect();
+        lse,
+    ]
+    .into_iter()
+    .chain(sizes(heads))
+    .collect();
     Pass::Forward.launch(cuda, heads, dtype, tokens, &args)?;
     Ok(out)
 }
@@ -231,8 +228,8 @@ fn decode(
     source: KeySource,
 ) -> Result<Tensor> {
     let (n, _) = qkv.dims2()?;
-    let (dtype, device) = (qkv.dtype(), qkv.device());
-    let out = unwritten((n, heads.queries * heads.dim), dtype, device)?;
+    let dtype = qkv.dtype();
+    let out = cuda.unwritten((n, heads.queries * heads.dim), dtype)?;
     let (shared, shared_len) = source.shared(qkv)?;
     let keys = caches.longest + shared_len;
     let pieces = keys.div_ceil(PIECE);
@@ -242,7 +239,7 @@ fn decode(
     let parts = match counters {
         Some(_) => {
             let shape = (n * heads.queries * pieces, heads.dim + 2);
-            Some(unwritten(shape, DType::F32, device)?)
+            Some(cuda.unwritten(shape, DType::F32)?)
         }
         None => None,
     };
@@ -267,7 +264,7 @@ fn decode(
     .chain(sizes(heads))
     .collect();
     let launch = decode_launch(n * pieces, heads);
-    cuda.driver.launch(Kernel::AttentionDecode, dtype, launch, &args)?;
+    cuda.stream.launch(Kernel::AttentionDecode, dtype, launch, &args)?;
     Ok(out)
 }
 
@@ -295,7 +292,7 @@ pub(super) fn backward(
     let Attended { out, lse } = attended;
     let (n, _) = qkv.dims2()?;
     let dtype = qkv.dtype();
-    let delta = unwritten((n, heads.queries), DType::F32, qkv.device())?;
+    let delta = cuda.unwritten((n, heads.queries), DType::F32)?;
     let args = [
         Arg::In(out),
         Arg::In(d_out),
@@ -303,9 +300,9 @@ pub(super) fn backward(
         Arg::U32(heads.queries),
         Arg::U32(heads.dim),
     ];
-    cuda.driver.launch(Kernel::AttentionDelta, dtype, Launch::rows(n, 256), &args)?;
+    cuda.stream.launch(Kernel::AttentionDelta, dtype, Launch::rows(n, 256), &args)?;
 
-    let d_qkv = unwritten(qkv.dims(), dtype, qkv.device())?;
+    let d_qkv = cuda.unwritten(qkv.dims(), dtype)?;
     let (shared, shared_len) = source.shared(qkv)?;
     let common = [
         Arg::In(qkv),
@@ -349,7 +346,7 @@ fn append(
         Arg::U32(heads.keys),
         Arg::U32(heads.dim),
     ];
-    cuda.driver.launch(Kernel::AppendKeys, qkv.dtype(), Launch::rows(n, 256), &args)
+    cuda.stream.launch(Kernel::AppendKeys, qkv.dtype(), Launch::rows(n, 256), &args)
 }
 
 #[cfg(test)]
@@ -367,10 +364,10 @@ mod tests {
         let ordinary = Pass::Forward.shared(Units::Ordinary, 64);
         assert_eq!(ordinary, 4 * (2 * 32 * 68 + 32 * 36));
         assert_eq!(
-            PASSES.map(|pass| pass.shared(Units::Matrix, 64)),
+            PASSES.map(|pass| pass.shared(Units::TensorCores, 64)),
             [24 << 10, 32 << 10, 32 << 10]
         );
-        assert_eq!(PASSES.map(|pass| pass.shared(Units::Matrix, 128)), [48 << 10; 3]);
+        assert_eq!(PASSES.map(|pass| pass.shared(Units::TensorCores, 128)), [48 << 10; 3]);
         for pass in PASSES {
             for columns in [64, 128] {
                 assert!(pass.shared(Units::Ordinary, columns) <= 99 << 10);
@@ -384,9 +381,11 @@ mod tests {
     }
 
     #[test]
-    fn aligned_16_bit_heads_use_the_matrix_units() {
+    fn aligned_16_bit_heads_use_the_tensor_cores() {
         for dtype in [DType::F16, DType::BF16] {
-            assert!([8, 16, 80, 128].iter().all(|&d| Units::of(heads(d), dtype) == Units::Matrix));
+            assert!(
+                [8, 16, 80, 128].iter().all(|&d| Units::of(heads(d), dtype) == Units::TensorCores)
+            );
             assert!([4, 20, 68].iter().all(|&d| Units::of(heads(d), dtype) == Units::Ordinary));
         }
         assert_eq!(Units::of(heads(128), DType::F32), Units::Ordinary);

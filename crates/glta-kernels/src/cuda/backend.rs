@@ -4,18 +4,21 @@ use candle_core::{DType, Device, Tensor};
 
 use super::attention::{self, Attended, KeySource};
 use super::caches::Caches;
+use super::decoder::Decoder;
 use super::device::Cuda;
 use super::elementwise;
 use super::keys::Keys;
 use super::launch::expect_f32;
 use super::linear::{self, Linear};
 use super::norm::RmsNorm;
+use super::quantized::Normed;
 use super::rotary::Rotary;
 use super::tokens::Tokens;
 use crate::arguments::{
-    check_caches, check_ids, check_positions, check_rotated, expect_shape, rotary_positions,
+    check_caches, check_ids, check_positions, check_rotated, check_rows, expect_shape,
+    rotary_positions,
 };
-use crate::backend::{Backend, Linear as _, Norm as _};
+use crate::backend::{Backend, Linear as _, Next, Norm as _};
 use crate::error::{Error, Result};
 use crate::heads::Heads;
 use crate::sequences::Sequences;
@@ -49,13 +52,14 @@ impl Backend for Cuda {
     type Keys = Keys;
     type Caches<'a> = Caches<'a>;
     type Attended = Attended;
+    type Decoder = Decoder;
 
     fn device(&self) -> &Device {
         &self.device
     }
 
     fn free_memory(&self) -> Result<Option<usize>> {
-        self.driver.free_memory()
+        self.stream.free_memory()
     }
 
     fn check(&self, heads: Heads) -> Result<()> {
@@ -94,7 +98,7 @@ impl Backend for Cuda {
 
     fn embed(&self, table: &Tensor, ids: &[u32]) -> Result<Tensor> {
         check_ids(ids, table.dim(0)?)?;
-        elementwise::gather_rows(&*self.driver, table, &self.table(ids.to_vec())?)
+        elementwise::gather_rows(&self.stream, table, &self.table(ids.to_vec())?)
     }
 
     fn rotary(&self, cos: Vec<f32>, sin: Vec<f32>, half: usize) -> Result<Rotary> {
@@ -116,7 +120,7 @@ impl Backend for Cuda {
             index.extend((0..w[1] - w[0]).map(|at| (row * seq + at) as u32));
         }
         let rows = x.contiguous()?.flatten(0, 1)?;
-        elementwise::gather_rows(&*self.driver, &rows, &self.table(index)?)
+        elementwise::gather_rows(&self.stream, &rows, &self.table(index)?)
     }
 
     fn unpack(&self, x: &Tensor, sequences: &Sequences, seq: usize) -> Result<Tensor> {
@@ -127,12 +131,24 @@ impl Backend for Cuda {
         for (row, w) in index.chunks_exact_mut(seq).zip(sequences.starts().windows(2)) {
             row.iter_mut().zip(w[0]..w[1]).for_each(|(to, token)| *to = token as u32);
         }
-        let y = elementwise::gather_rows(&*self.driver, x, &self.table(index)?)?;
+        let y = elementwise::gather_rows(&self.stream, x, &self.table(index)?)?;
         Ok(y.reshape((rows, seq, width))?)
     }
 
+    fn rows(&self, x: &Tensor, index: &[u32]) -> Result<Tensor> {
+        check_rows(index, x.dim(0)?)?;
+        expect_f32("the rows", Some(x))?;
+        elementwise::gather_rows(&self.stream, &x.contiguous()?, &self.table(index.to_vec())?)
+    }
+
+    fn rows_backward(&self, dy: &Tensor, index: &[u32], rows: usize) -> Result<Tensor> {
+        expect_shape("the gradient of rows", dy, index.len(), dy.dim(1)?)?;
+        check_rows(index, rows)?;
+        elementwise::index_add(self, &dy.contiguous()?, index, rows)
+    }
+
     fn swiglu(&self, gate_up: &Tensor) -> Result<Tensor> {
-        elementwise::swiglu(&*self.driver, gate_up)
+        elementwise::swiglu(&self.stream, gate_up)
     }
 
     fn normed(&self, norm: &RmsNorm, linear: &Linear, x: &Tensor) -> Result<Tensor> {
@@ -155,10 +171,16 @@ impl Backend for Cuda {
         }
     }
 
+    fn scores(&self, norm: &RmsNorm, output: &Linear, x: &Tensor) -> Result<Tensor> {
+        // Rounded by the norm, not by a launch of its own.
+        let Normed { weight, eps } = norm.normed();
+        output.in_f32(&elementwise::rms_norm(&self.stream, x, weight, eps, output.dtype())?)
+    }
+
     fn swiglu_backward(&self, gate_up: &Tensor, dh: &Tensor) -> Result<Tensor> {
         let (rows, width) = gate_up.dims2()?;
         expect_shape("the gradient of the activation", dh, rows, width / 2)?;
-        elementwise::swiglu_backward(&*self.driver, gate_up, dh)
+        elementwise::swiglu_backward(&self.stream, gate_up, dh)
     }
 
     fn rotate(&self, qkv: &Tensor, heads: Heads, tokens: &Tokens, inverse: bool) -> Result<()> {
@@ -226,5 +248,22 @@ impl Backend for Cuda {
         check_rotated(tokens.rotary.cos.dim(1)?, heads.dim)?;
         let source = KeySource { layer, shared };
         attention::forward_cached(self, qkv, heads, tokens, caches, source)
+    }
+
+    fn decoder(&self, texts: usize) -> Result<Option<Decoder>> {
+        Decoder::new(self, texts)
+    }
+
+    fn decode<E: From<Error>>(
+        &self,
+        decoder: &mut Decoder,
+        next: Next<'_, Self>,
+        layers: impl Fn(Tensor, &Tokens, &mut Caches<'_>) -> std::result::Result<Tensor, E>,
+    ) -> std::result::Result<Vec<u32>, E> {
+        decoder.decode(self, next, layers)
+    }
+
+    fn end_stage(&self) {
+        self.stream.end_stage();
     }
 }

@@ -32,6 +32,19 @@ impl<'a> Caches<'a> {
         sequences: &Sequences,
         keys: Vec<&'a mut Keys>,
     ) -> Result<Self> {
+        Self::grow(cuda, sequences, keys, |values| {
+            let len = values.len();
+            Ok(Tensor::from_vec(values, len, &cuda.device)?)
+        })
+    }
+
+    /// Grows the caches by the tokens of the pass; `upload` returns the tensor of the table.
+    pub(super) fn grow(
+        cuda: &Cuda,
+        sequences: &Sequences,
+        keys: Vec<&'a mut Keys>,
+        upload: impl FnOnce(Vec<i64>) -> Result<Tensor>,
+    ) -> Result<Self> {
         check_caches(keys.len(), sequences.len())?;
         let lengths = sequences.starts().windows(2).map(|w| w[1] - w[0]);
         let mut values = Vec::with_capacity(2 * keys.len());
@@ -50,15 +63,14 @@ impl<'a> Caches<'a> {
             let address = match keys.rows() {
                 Some(rows) => {
                     caches.push(rows.clone());
-                    cuda.driver.address(rows)?
+                    cuda.stream.address(rows)?
                 }
                 None => 0,
             };
             // The bits of an address and of two sizes; the sign has no meaning.
             values.extend([address as i64, (keys.capacity() << 32 | keys.len()) as i64]);
         }
-        let len = values.len();
-        let table = Tensor::from_vec(values, len, &cuda.device)?;
+        let table = upload(values)?;
         Ok(Self { table, rows: caches, longest, single, shape, _keys: PhantomData })
     }
 }

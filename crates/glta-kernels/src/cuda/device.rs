@@ -1,14 +1,15 @@
 #[cfg(not(feature = "cuda"))]
 use super::absent::open;
-use super::driver::Driver;
 #[cfg(feature = "emulator")]
 use super::emulator::Emulator;
+use super::kept::KeptWeights;
 use super::kernels::Source;
 #[cfg(feature = "cuda")]
 use super::nvidia::open;
+use super::stream::Stream;
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Shape, Tensor};
 
 use crate::error::{Error, Result};
 use crate::precision::Precision;
@@ -18,12 +19,15 @@ use crate::precision::Precision;
 pub struct Cuda {
     pub(super) device: Device,
     pub(super) dtype: DType,
-    pub(super) driver: Arc<dyn Driver>,
+    pub(super) stream: Arc<Stream>,
     /// Zeros that kernels count with, and leave as zeros. Kernels of a device run one after the
     /// other.
     pub(super) counters: Tensor,
     /// Whether 16-bit products with one row run on the f32 units.
     pub(super) one_row_in_f32: bool,
+    /// Whether decoding repeats recorded launches.
+    pub(super) graphs: bool,
+    pub(super) kept: KeptWeights,
 }
 
 /// Number of [`Cuda::counters`]: enough for the panels of an output layer of millions of tokens.
@@ -47,12 +51,10 @@ impl Cuda {
                 supported: "CUDA devices",
             });
         }
-        let driver = open(device)?;
+        let stream = Arc::new(Stream::new(open(device)?));
         // The kernels of packed weights are loaded with the weights.
-        Source::COMMON.into_iter().try_for_each(|source| driver.load(source))?;
-        let counters = Tensor::zeros(COUNTERS, DType::U32, device)?;
-        let dtype = dtype(precision);
-        Ok(Self { device: device.clone(), dtype, driver, counters, one_row_in_f32: false })
+        Source::COMMON.into_iter().try_for_each(|source| stream.load(source))?;
+        Self::on(device, stream, precision)
     }
 
     /// The host instead of a GPU, running the same kernels. It is for tests: it is slow, and needs
@@ -63,19 +65,47 @@ impl Cuda {
     #[cfg(feature = "emulator")]
     #[allow(clippy::expect_used)]
     pub fn emulated(precision: Precision) -> Self {
-        let device = Device::Cpu;
-        let counters = Tensor::zeros(COUNTERS, DType::U32, &device).expect("zeros on the CPU");
-        let dtype = dtype(precision);
-        Self { device, dtype, driver: Arc::new(Emulator), counters, one_row_in_f32: false }
+        let stream = Arc::new(Stream::new(Arc::new(Emulator)));
+        Self::on(&Device::Cpu, stream, precision).expect("zeros on the CPU")
+    }
+
+    fn on(device: &Device, stream: Arc<Stream>, precision: Precision) -> Result<Self> {
+        Ok(Self {
+            device: device.clone(),
+            dtype: dtype(precision),
+            stream,
+            counters: Tensor::zeros(COUNTERS, DType::U32, device)?,
+            one_row_in_f32: false,
+            graphs: true,
+            kept: KeptWeights::default(),
+        })
     }
 
     /// Sets whether products of packed weights with one row of f16 or bf16 run on the f32 units
-    /// instead of the matrix units. Both multiply exact weights and add in f32, in different
-    /// orders. The matrix units need fewer instructions. It applies to weights that are loaded
+    /// instead of the tensor cores. Both multiply exact weights and add in f32, in different
+    /// orders. The tensor cores need fewer instructions. It applies to weights that are loaded
     /// afterwards.
     #[must_use]
     pub fn one_row_in_f32(mut self, yes: bool) -> Self {
         self.one_row_in_f32 = yes;
+        self
+    }
+
+    /// Sets whether greedy decoding repeats a recorded step as a CUDA graph; otherwise the host
+    /// launches every kernel of every step. The results have the same bits.
+    #[must_use]
+    pub fn graphs(mut self, yes: bool) -> Self {
+        self.graphs = yes;
+        self
+    }
+
+    /// Sets whether the dequantised weights that many rows need stay in the memory of the GPU, 2
+    /// bytes per weight for f16 and bf16. `None`, the default, decides at their first use: they
+    /// stay if all of them fit into half of the free memory. It applies to weights that are loaded
+    /// afterwards.
+    #[must_use]
+    pub fn keep_dequantised(mut self, keep: Option<bool>) -> Self {
+        self.kept = KeptWeights::new(keep);
         self
     }
 
@@ -85,6 +115,11 @@ impl Cuda {
             true => Some(self.counters.narrow(0, 0, count)?),
             false => None,
         })
+    }
+
+    /// A tensor for a call that writes all elements.
+    pub(super) fn unwritten(&self, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
+        self.stream.unwritten(shape, dtype, &self.device)
     }
 
     /// The same device with another dtype of activations.

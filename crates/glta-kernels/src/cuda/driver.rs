@@ -1,11 +1,12 @@
-//! The interface that launches kernels.
+//! The interface that makes the calls of a device.
 
 use std::fmt::Debug;
 
 use candle_core::{DType, Tensor};
 
 use super::kernels::{Kernel, Source};
-use super::launch::{Arg, Launch, check};
+use super::launch::{Arg, Launch};
+use super::stream::Call;
 use crate::error::Result;
 
 /// A device whose kernels can be launched.
@@ -13,13 +14,11 @@ pub(super) trait Driver: Debug + Send + Sync {
     /// Loads a file of kernels, if it is not loaded.
     fn load(&self, source: Source) -> Result<()>;
 
-    /// Launches a kernel for activations of `dtype`; does nothing if the launch is empty.
-    fn launch(&self, kernel: Kernel, dtype: DType, launch: Launch, args: &[Arg]) -> Result<()> {
-        if check(kernel, launch, args)? { self.queue(kernel, dtype, launch, args) } else { Ok(()) }
-    }
-
-    /// Queues a launch with checked arguments.
+    /// Queues a launch that is not empty, with checked arguments.
     fn queue(&self, kernel: Kernel, dtype: DType, launch: Launch, args: &[Arg]) -> Result<()>;
+
+    /// Queues the product `x w`, with checked shapes, into the columns from `first` on of `y`.
+    fn multiply(&self, x: &Tensor, w: &Tensor, y: &Tensor, first: usize) -> Result<()>;
 
     /// Bytes that can still be allocated, if the device has its own memory.
     fn free_memory(&self) -> Result<Option<usize>> {
@@ -29,7 +28,12 @@ pub(super) trait Driver: Debug + Send + Sync {
     /// Address of a tensor's first element, valid as long as the tensor.
     fn address(&self, tensor: &Tensor) -> Result<u64>;
 
-    /// Returns `x w` in f32 for `x: (rows, k)` and `w: (k, n)` in f16 or bf16. `w` is contiguous or
-    /// the transpose of a contiguous tensor.
-    fn product_f32(&self, x: &Tensor, w: &Tensor) -> Result<Tensor>;
+    /// Prepares recorded calls to be repeated.
+    fn graph(&self, calls: Vec<Call>) -> Result<Box<dyn Graph>>;
+}
+
+/// Recorded calls that a device repeats.
+pub(super) trait Graph: Debug + Send + Sync {
+    /// Queues the calls. `rows` are the tensors whose addresses are now in the tables.
+    fn launch(&self, rows: &[Tensor]) -> Result<()>;
 }

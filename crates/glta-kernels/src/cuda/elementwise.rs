@@ -2,9 +2,10 @@
 
 use candle_core::{DType, Tensor};
 
-use super::driver::Driver;
+use super::device::Cuda;
 use super::kernels::Kernel;
-use super::launch::{Arg, Launch, expect_f32, unwritten};
+use super::launch::{Arg, Launch, expect_f32};
+use super::stream::Stream;
 use crate::error::Result;
 
 /// Threads of a block that processes a row of `width`: about one per four elements.
@@ -19,7 +20,7 @@ fn reduction(rows: usize, width: usize, sums: usize) -> Launch {
 
 /// Returns `x / rms(x) * w` of an f32 input, in `dtype`.
 pub(super) fn rms_norm(
-    on: &dyn Driver,
+    on: &Stream,
     x: &Tensor,
     weight: &Tensor,
     eps: f32,
@@ -27,7 +28,7 @@ pub(super) fn rms_norm(
 ) -> Result<Tensor> {
     expect_f32("the input of a norm", Some(x))?;
     let (rows, width) = x.dims2()?;
-    let y = unwritten((rows, width), dtype, x.device())?;
+    let y = on.unwritten((rows, width), dtype, x.device())?;
     let args = [Arg::In(x), Arg::In(weight), Arg::Out(&y), Arg::U32(width), Arg::F32(eps)];
     on.launch(Kernel::RmsNorm, dtype, reduction(rows, width, 1), &args)?;
     Ok(y)
@@ -35,7 +36,7 @@ pub(super) fn rms_norm(
 
 /// Returns `residual + dL/dx` for the gradient `dy`, in f32 as `x` and `residual`.
 pub(super) fn rms_norm_backward(
-    on: &dyn Driver,
+    on: &Stream,
     x: &Tensor,
     weight: &Tensor,
     eps: f32,
@@ -45,7 +46,7 @@ pub(super) fn rms_norm_backward(
     expect_f32("the input of a norm", Some(x))?;
     expect_f32("the gradient beside a norm", residual)?;
     let (rows, width) = x.dims2()?;
-    let dx = unwritten((rows, width), DType::F32, x.device())?;
+    let dx = on.unwritten((rows, width), DType::F32, x.device())?;
     let args = [
         Arg::In(x),
         Arg::In(weight),
@@ -62,7 +63,7 @@ pub(super) fn rms_norm_backward(
 /// Rotates the first `heads` heads of every row in place; `inverse` rotates backwards. `cos` and
 /// `sin` are `(positions, dim / 2)`.
 pub(super) fn rope(
-    on: &dyn Driver,
+    on: &Stream,
     x: &Tensor,
     positions: &Tensor,
     (cos, sin): (&Tensor, &Tensor),
@@ -86,10 +87,10 @@ pub(super) fn rope(
 }
 
 /// `silu(gate) * up` of `(rows, 2 * width)`.
-pub(super) fn swiglu(on: &dyn Driver, gate_up: &Tensor) -> Result<Tensor> {
+pub(super) fn swiglu(on: &Stream, gate_up: &Tensor) -> Result<Tensor> {
     let (rows, width) = gate_up.dims2()?;
     let width = width / 2;
-    let h = unwritten((rows, width), gate_up.dtype(), gate_up.device())?;
+    let h = on.unwritten((rows, width), gate_up.dtype(), gate_up.device())?;
     let args = [Arg::In(gate_up), Arg::Out(&h), Arg::U32(width)];
     let shape = Launch::fours(rows, width);
     on.launch(Kernel::Swiglu, gate_up.dtype(), shape, &args)?;
@@ -97,9 +98,9 @@ pub(super) fn swiglu(on: &dyn Driver, gate_up: &Tensor) -> Result<Tensor> {
 }
 
 /// Gradient of `gate_up` for `dh: (rows, width)`.
-pub(super) fn swiglu_backward(on: &dyn Driver, gate_up: &Tensor, dh: &Tensor) -> Result<Tensor> {
+pub(super) fn swiglu_backward(on: &Stream, gate_up: &Tensor, dh: &Tensor) -> Result<Tensor> {
     let (rows, width) = dh.dims2()?;
-    let d = unwritten((rows, 2 * width), dh.dtype(), dh.device())?;
+    let d = on.unwritten((rows, 2 * width), dh.dtype(), dh.device())?;
     let args = [Arg::In(gate_up), Arg::In(dh), Arg::Out(&d), Arg::U32(width)];
     let shape = Launch::fours(rows, width);
     on.launch(Kernel::SwigluBackward, dh.dtype(), shape, &args)?;
@@ -108,7 +109,7 @@ pub(super) fn swiglu_backward(on: &dyn Driver, gate_up: &Tensor, dh: &Tensor) ->
 
 /// Adds `bias: (width,)` f32 and `other`, of the dtype of `y`, to `y` in place.
 pub(super) fn add(
-    on: &dyn Driver,
+    on: &Stream,
     y: &Tensor,
     bias: Option<&Tensor>,
     other: Option<&Tensor>,
@@ -122,10 +123,10 @@ pub(super) fn add(
 }
 
 /// The rows `index: (n,)` u32 of `x` in f32, zero where the index is [`u32::MAX`].
-pub(super) fn gather_rows(on: &dyn Driver, x: &Tensor, index: &Tensor) -> Result<Tensor> {
+pub(super) fn gather_rows(on: &Stream, x: &Tensor, index: &Tensor) -> Result<Tensor> {
     let (_, width) = x.dims2()?;
     let rows = index.dims1()?;
-    let y = unwritten((rows, width), DType::F32, x.device())?;
+    let y = on.unwritten((rows, width), DType::F32, x.device())?;
     let args = [Arg::In(x), Arg::In(index), Arg::Out(&y), Arg::U32(width)];
     let shape = Launch::rows(rows, row_threads(width));
     on.launch(Kernel::GatherRows, x.dtype(), shape, &args)?;
@@ -133,19 +134,81 @@ pub(super) fn gather_rows(on: &dyn Driver, x: &Tensor, index: &Tensor) -> Result
 }
 
 /// The columns `index: (n,)` u32 of `x`, zero where the index is [`u32::MAX`].
-pub(super) fn gather_columns(on: &dyn Driver, x: &Tensor, index: &Tensor) -> Result<Tensor> {
+pub(super) fn gather_columns(on: &Stream, x: &Tensor, index: &Tensor) -> Result<Tensor> {
     let (rows, width) = x.dims2()?;
     let columns = index.dims1()?;
-    let y = unwritten((rows, columns), x.dtype(), x.device())?;
+    let y = on.unwritten((rows, columns), x.dtype(), x.device())?;
     let args = [Arg::In(x), Arg::In(index), Arg::Out(&y), Arg::U32(width), Arg::U32(columns)];
     let shape = Launch::rows(rows, row_threads(columns));
     on.launch(Kernel::GatherColumns, x.dtype(), shape, &args)?;
     Ok(y)
 }
 
+/// Adds row `i` of `dy: (n, width)` f32 to row `index[i]` of zeros `(rows, width)`, for `i` in
+/// ascending order; rows with the index [`u32::MAX`] are left out.
+pub(super) fn index_add(cuda: &Cuda, dy: &Tensor, index: &[u32], rows: usize) -> Result<Tensor> {
+    expect_f32("the rows to be added", Some(dy))?;
+    let (_, width) = dy.dims2()?;
+    let dx = cuda.unwritten((rows, width), DType::F32)?;
+    let (starts, order) = sorted(index, rows);
+    let (starts, order) = (cuda.table(starts)?, cuda.table(order)?);
+    let args = [Arg::In(dy), Arg::In(&starts), Arg::In(&order), Arg::Out(&dx), Arg::U32(width)];
+    cuda.stream.launch(Kernel::IndexAdd, DType::F32, Launch::fours(rows, width), &args)?;
+    Ok(dx)
+}
+
+/// The positions of each value below `rows` in `index`, ascending: the first of each value, and the
+/// number of positions; then the positions.
+fn sorted(index: &[u32], rows: usize) -> (Vec<u32>, Vec<u32>) {
+    let mut starts = vec![0; rows + 1];
+    for &row in index {
+        if let Some(count) = starts[1..].get_mut(row as usize) {
+            *count += 1;
+        }
+    }
+    for row in 0..rows {
+        starts[row + 1] += starts[row];
+    }
+    let mut next = starts.clone();
+    // At least one, because an empty tensor has no address.
+    let mut order = vec![0; starts[rows].max(1) as usize];
+    for (position, &row) in (0..).zip(index) {
+        if (row as usize) < rows {
+            order[next[row as usize] as usize] = position;
+            next[row as usize] += 1;
+        }
+    }
+    (starts, order)
+}
+
+/// Writes the token with the highest of `scores: (texts, vocab)` f32 to `ids: (texts,)` u32, the
+/// lowest id among equals, and moves each text to its next step in `positions: (texts,)` u32 and
+/// the table of caches.
+pub(super) fn next_tokens(
+    on: &Stream,
+    scores: &Tensor,
+    ids: &Tensor,
+    positions: &Tensor,
+    table: &Tensor,
+) -> Result<()> {
+    expect_f32("the scores of tokens", Some(scores))?;
+    let (texts, vocab) = scores.dims2()?;
+    let args =
+        [Arg::In(scores), Arg::Out(ids), Arg::InOut(positions), Arg::InOut(table), Arg::U32(vocab)];
+    let threads = row_threads(vocab);
+    let launch = Launch { shared: threads / 32 * 8, ..Launch::rows(texts, threads) };
+    on.launch(Kernel::NextTokens, DType::F32, launch, &args)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn positions_are_sorted_by_row() {
+        let (starts, order) = sorted(&[2, 0, u32::MAX, 2, 3, 2], 4);
+        assert_eq!((starts, order), (vec![0, 1, 1, 4, 5], vec![1, 0, 3, 5, 4]));
+    }
 
     #[test]
     fn launches_fit_the_kernels() {

@@ -1,7 +1,7 @@
 //! The driver of this crate's tests. Tensors are on the CPU, and the same kernel sources are
 //! compiled as C++ (`kernels/host`). Each launch is checked for accesses outside its buffers, for
 //! reads of uninitialised values, for results that overlap other arguments or depend on the order
-//! of threads and blocks, and for the file of the kernel.
+//! of threads and blocks, for atomic operations without a fence, and for the file of the kernel.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -11,9 +11,10 @@ use std::sync::OnceLock;
 
 use candle_core::{CpuStorage, DType, Storage, Tensor};
 
-use super::driver::Driver;
+use super::driver::{Driver, Graph};
 use super::kernels::{Kernel, Source};
 use super::launch::{Arg, Launch};
+use super::stream::Call;
 use crate::error::{Error, Result};
 
 unsafe extern "C" {
@@ -47,7 +48,7 @@ type EmulateLaunch = unsafe extern "C" fn(
     u64,
 ) -> *const c_char;
 
-const FILES: [&str; 12] = [
+const FILES: [&str; 13] = [
     "common.cuh",
     "attention.cuh",
     "matrix.cuh",
@@ -55,6 +56,7 @@ const FILES: [&str; 12] = [
     "host/emulate.h",
     "host/matrix.h",
     "host/emulate.cpp",
+    "host/faults.cpp",
     "elementwise.cu",
     "quantized.cu",
     "quantized_mma.cu",
@@ -133,6 +135,22 @@ fn fused_instructions() -> bool {
 #[derive(Debug)]
 pub(super) struct Emulator;
 
+/// Recorded calls, which are made again.
+#[derive(Debug)]
+struct Replay(Vec<Call>);
+
+impl Graph for Replay {
+    fn launch(&self, rows: &[Tensor]) -> Result<()> {
+        self.0.iter().try_for_each(|call| match call {
+            Call::Launch { kernel, dtype, launch, args } => {
+                let args: Vec<Arg> = args.iter().map(|kept| kept.arg(rows)).collect();
+                Emulator.queue(*kernel, *dtype, *launch, &args)
+            }
+            Call::Product { x, w, y, first } => Emulator.multiply(x, w, y, *first),
+        })
+    }
+}
+
 fn address(tensor: &Tensor) -> Result<u64> {
     let (storage, layout) = tensor.storage_and_layout();
     let Storage::Cpu(storage) = &*storage else {
@@ -206,8 +224,16 @@ impl Driver for Emulator {
         Err(Error::Input(format!("{name}{launch:?}: {problem}")))
     }
 
-    fn product_f32(&self, x: &Tensor, w: &Tensor) -> Result<Tensor> {
-        Ok(x.to_dtype(DType::F32)?.matmul(&w.to_dtype(DType::F32)?)?)
+    fn multiply(&self, x: &Tensor, w: &Tensor, y: &Tensor, first: usize) -> Result<()> {
+        let product = match y.dtype() {
+            DType::F32 => x.to_dtype(DType::F32)?.matmul(&w.to_dtype(DType::F32)?)?,
+            _ => x.matmul(w)?,
+        };
+        Ok(y.slice_set(&product, 1, first)?)
+    }
+
+    fn graph(&self, calls: Vec<Call>) -> Result<Box<dyn Graph>> {
+        Ok(Box::new(Replay(calls)))
     }
 
     fn address(&self, tensor: &Tensor) -> Result<u64> {
@@ -239,6 +265,39 @@ mod tests {
         assert!(problem(&args(&part), Launch::rows(1, 32)).contains("overlaps"));
         assert!(problem(&args(&other)[..4], launch).contains("number of arguments"));
         assert!(problem(&args(&other), Launch { threads: 48, ..launch }).contains("block"));
+    }
+
+    /// The problem of a kernel of `host/faults.cpp`, with four blocks.
+    fn fault(name: &CStr) -> String {
+        let parts = Tensor::zeros(4 * 64, DType::F32, &Device::Cpu).unwrap();
+        let counter = Tensor::zeros(1, DType::U32, &Device::Cpu).unwrap();
+        let buffer = |kind, tensor: &Tensor| Argument {
+            kind,
+            value: address(tensor).unwrap(),
+            bytes: 4 * tensor.elem_count() as u64,
+        };
+        let args = [buffer(2, &parts), buffer(3, &counter)];
+        let (file, grid) = (c"host/faults.cpp".as_ptr(), [4, 1]);
+        let function = library().as_ref().unwrap();
+        // SAFETY: the arguments are tensors of these sizes, alive for the call.
+        let problem = unsafe {
+            let none = std::ptr::null();
+            function(name.as_ptr(), file, grid.as_ptr(), 64, 16, args.as_ptr(), 2, none, 0)
+        };
+        if problem.is_null() {
+            return String::new();
+        }
+        // SAFETY: a C string with static lifetime.
+        unsafe { CStr::from_ptr(problem) }.to_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn errors_between_blocks_are_found() {
+        assert_eq!(fault(c"fault_none"), "");
+        for name in [c"fault_no_fence", c"fault_one_fence"] {
+            assert!(fault(name).contains("has not fenced its writes"), "{name:?}");
+        }
+        assert!(fault(c"fault_shared_sum").contains("depends on the order"));
     }
 
     #[test]

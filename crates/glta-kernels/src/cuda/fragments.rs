@@ -1,4 +1,4 @@
-//! The order of packed words on a device: that of the fragments of the matrix units
+//! The order of packed words on a device: that of the fragments of the tensor cores
 //! (`kernels/packed.cuh`).
 
 use rayon::prelude::*;

@@ -7,11 +7,11 @@ use crate::error::{Error, Result};
 pub(super) enum Source {
     Elementwise,
     Attention,
-    /// Attention on the matrix units.
+    /// Attention on the tensor cores.
     AttentionMma,
     /// Products with weights of this width, and dequantised weights.
     Quantized(Bits),
-    /// Products on the matrix units.
+    /// Products on the tensor cores.
     QuantizedMma(Bits),
 }
 
@@ -34,8 +34,8 @@ pub(super) enum Bits {
 pub(super) enum Units {
     /// The f32 units.
     Ordinary,
-    /// The matrix units, for 16-bit types and rows of whole 16 bytes.
-    Matrix,
+    /// The tensor cores, for 16-bit types and rows of whole 16 bytes.
+    TensorCores,
 }
 
 /// Tiled kernels of attention; one block per tile and head.
@@ -58,6 +58,10 @@ pub(super) enum Kernel {
     Swiglu,
     SwigluBackward,
     Add,
+    /// Sums of rows, in f32.
+    IndexAdd,
+    /// The most likely token of each text, in f32.
+    NextTokens,
     /// For heads of up to this many columns.
     Attention(Pass, Units, usize),
     AttentionDelta,
@@ -66,7 +70,7 @@ pub(super) enum Kernel {
     Dequantise(Bits),
     /// On the f32 units, for at most this number of rows; 16-bit activations have one row.
     Product(Bits, usize),
-    /// On the matrix units, for at most this number of tiles of eight rows.
+    /// On the tensor cores, for at most this number of tiles of eight rows.
     ProductMma(Bits, usize),
     /// The same for one tile, of rows after RMSNorm.
     ProductNormed(Bits),

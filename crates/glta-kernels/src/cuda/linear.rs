@@ -1,12 +1,12 @@
 //! Frozen linear layers on the device.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::{DType, Device, Tensor};
 
 use super::device::Cuda;
 use super::elementwise;
-use super::launch::{expect_f32, unwritten};
+use super::launch::expect_f32;
 use super::quantized::{Normed, Quantized, few_rows};
 use crate::arguments::Sizes;
 use crate::backend;
@@ -38,6 +38,8 @@ enum Weight {
     Packed {
         parts: Vec<Quantized>,
         order: Option<Order>,
+        /// The weight of [`dequantised`], if it is kept.
+        kept: OnceLock<Tensor>,
     },
 }
 
@@ -78,6 +80,7 @@ impl Run {
                     .as_ref()
                     .map(|order| Order::upload(cuda, order, matrix.k))
                     .transpose()?,
+                kept: OnceLock::new(),
             },
         };
         Ok(Self { first, outputs: matrix.n, weight })
@@ -88,8 +91,8 @@ impl Run {
         match (&mut self.weight, next.weight) {
             (Weight::Dense(own), Weight::Dense(other)) => *own = Tensor::cat(&[&*own, &other], 0)?,
             (
-                Weight::Packed { parts, order },
-                Weight::Packed { parts: others, order: other_order },
+                Weight::Packed { parts, order, .. },
+                Weight::Packed { parts: others, order: other_order, .. },
             ) if order.as_ref().map(|o| &o.host) == other_order.as_ref().map(|o| &o.host) => {
                 for other in others {
                     let joined = match parts.last_mut() {
@@ -112,15 +115,24 @@ impl Run {
     }
 }
 
+/// Inputs and outputs of packed parts.
+fn dims(parts: &[Quantized]) -> (usize, usize) {
+    (parts.first().map_or(0, |p| p.inputs), parts.iter().map(|p| p.outputs).sum())
+}
+
 /// The dequantised weight of packed parts, transposed: `(stored inputs, outputs)`.
-fn dequantised(parts: &[Quantized], dtype: DType, like: &Tensor) -> Result<Tensor> {
-    let outputs: usize = parts.iter().map(|p| p.outputs).sum();
-    let inputs = parts.first().map_or(0, |p| p.inputs);
-    let w = unwritten((inputs, outputs), dtype, like.device())?;
+fn dequantised(parts: &[Quantized], kept: &OnceLock<Tensor>, cuda: &Cuda) -> Result<Tensor> {
+    if let Some(w) = kept.get() {
+        return Ok(w.clone());
+    }
+    let w = cuda.unwritten(dims(parts), cuda.dtype)?;
     let mut first = 0;
     for part in parts {
         part.dequantise(&w, first)?;
         first += part.outputs;
+    }
+    if !cuda.stream.records() {
+        cuda.kept.keep(&cuda.stream, kept, &w)?;
     }
     Ok(w)
 }
@@ -157,31 +169,30 @@ impl Linear {
             runs.extend(rest);
             first += matrix.n;
         }
+        for run in &runs {
+            if let Weight::Packed { parts, .. } = &run.weight {
+                let (inputs, outputs) = dims(parts);
+                cuda.kept.add(inputs * outputs * cuda.dtype.size_in_bytes());
+            }
+        }
         let bias = bias.map(|b| Tensor::from_vec(b, sizes.outputs, &cuda.device)).transpose()?;
         Ok(Self { runs, bias, sizes, cuda: cuda.clone() })
     }
 
     /// `X Wᵀ` for many rows, in f32 or in the dtype of activations.
-    fn products(&self, x: &Tensor, in_f32: bool) -> Result<Tensor> {
-        let multiply = |x: &Tensor, w: &Tensor| {
-            if in_f32 && self.cuda.dtype != DType::F32 {
-                self.cuda.driver.product_f32(x, w)
-            } else {
-                Ok(x.matmul(w)?)
+    fn products(&self, x: &Tensor, dtype: DType) -> Result<Tensor> {
+        let y = self.cuda.unwritten((x.dim(0)?, self.sizes.outputs), dtype)?;
+        for run in &self.runs {
+            match &run.weight {
+                Weight::Dense(w) => self.cuda.stream.multiply(x, &w.t()?, &y, run.first)?,
+                Weight::Packed { parts, order, kept } => {
+                    let stored = self.stored(x, order.as_ref())?;
+                    let w = dequantised(parts, kept, &self.cuda)?;
+                    self.cuda.stream.multiply(&stored, &w, &y, run.first)?;
+                }
             }
-        };
-        let products = self.runs.iter().map(|run| match &run.weight {
-            Weight::Dense(w) => multiply(x, &w.t()?),
-            Weight::Packed { parts, order } => {
-                let stored = self.stored(x, order.as_ref())?;
-                multiply(&stored, &dequantised(parts, self.cuda.dtype, x)?)
-            }
-        });
-        let products = products.collect::<Result<Vec<_>>>()?;
-        Ok(match products.as_slice() {
-            [y] => y.clone(),
-            parts => Tensor::cat(parts, 1)?,
-        })
+        }
+        Ok(y)
     }
 
     /// Returns [`backend::Linear::forward`] of `x` or its norm, or `silu(gate) * up` for the halves
@@ -193,7 +204,7 @@ impl Linear {
         gated: bool,
     ) -> Result<Option<Tensor>> {
         self.sizes.check_forward(x, None)?;
-        let [Run { weight: Weight::Packed { parts, order }, .. }] = self.runs.as_slice() else {
+        let [Run { weight: Weight::Packed { parts, order, .. }, .. }] = self.runs.as_slice() else {
             return Ok(None);
         };
         let ([part], rows) = (parts.as_slice(), x.dim(0)?) else { return Ok(None) };
@@ -209,11 +220,27 @@ impl Linear {
         part.fused(&x, norm, self.bias.as_ref(), gated).map(Some)
     }
 
+    /// [`backend::Linear::forward_f32`] of `x` in the dtype of activations.
+    pub(super) fn in_f32(&self, x: &Tensor) -> Result<Tensor> {
+        self.sizes.check_forward(x, None)?;
+        if self.cuda.dtype == DType::F32 {
+            return backend::Linear::forward(self, x, None);
+        }
+        let y = self.products(x, DType::F32)?;
+        elementwise::add(&self.cuda.stream, &y, self.bias.as_ref(), None)?;
+        Ok(y)
+    }
+
+    /// The dtype of activations.
+    pub(super) fn dtype(&self) -> DType {
+        self.cuda.dtype
+    }
+
     /// `x` in the stored order of a run.
     fn stored(&self, x: &Tensor, order: Option<&Order>) -> Result<Tensor> {
         match order {
             None => Ok(x.clone()),
-            Some(order) => elementwise::gather_columns(&*self.cuda.driver, x, &order.stored),
+            Some(order) => elementwise::gather_columns(&self.cuda.stream, x, &order.stored),
         }
     }
 }
@@ -225,15 +252,15 @@ impl backend::Linear for Linear {
         let (rows, _) = x.dims2()?;
         let dtype = residual.map_or(self.cuda.dtype, |_| DType::F32);
         if rows == 0 {
-            return unwritten((0, self.sizes.outputs), dtype, x.device());
+            return self.cuda.unwritten((0, self.sizes.outputs), dtype);
         }
         let bias = self.bias.as_ref();
         if rows <= few_rows(self.cuda.dtype)
             && self.runs.iter().all(|run| matches!(run.weight, Weight::Packed { .. }))
         {
-            let y = unwritten((rows, self.sizes.outputs), dtype, x.device())?;
+            let y = self.cuda.unwritten((rows, self.sizes.outputs), dtype)?;
             for run in &self.runs {
-                let Weight::Packed { parts, order } = &run.weight else { continue };
+                let Weight::Packed { parts, order, .. } = &run.weight else { continue };
                 let stored = self.stored(x, order.as_ref())?;
                 let mut first = run.first;
                 for part in parts {
@@ -243,28 +270,23 @@ impl backend::Linear for Linear {
             }
             return Ok(y);
         }
-        let y = self.products(x, residual.is_some())?;
-        elementwise::add(&*self.cuda.driver, &y, bias, residual)?;
+        let y = self.products(x, dtype)?;
+        elementwise::add(&self.cuda.stream, &y, bias, residual)?;
         Ok(y)
     }
 
     fn forward_f32(&self, x: &Tensor) -> Result<Tensor> {
         self.sizes.check_forward(x, None)?;
-        if self.cuda.dtype == DType::F32 {
-            return self.forward(x, None);
-        }
         if x.dim(0)? == 0 {
-            return unwritten((0, self.sizes.outputs), DType::F32, x.device());
+            return self.cuda.unwritten((0, self.sizes.outputs), DType::F32);
         }
-        let y = self.products(&x.to_dtype(self.cuda.dtype)?, true)?;
-        elementwise::add(&*self.cuda.driver, &y, self.bias.as_ref(), None)?;
-        Ok(y)
+        self.in_f32(&x.to_dtype(self.cuda.dtype)?)
     }
 
     fn backward(&self, dy: &Tensor) -> Result<Tensor> {
         self.sizes.check_backward(dy)?;
         if dy.dim(0)? == 0 {
-            return unwritten((0, self.sizes.inputs), self.cuda.dtype, dy.device());
+            return self.cuda.unwritten((0, self.sizes.inputs), self.cuda.dtype);
         }
         let dy = &dy.to_dtype(self.cuda.dtype)?;
         let mut sum: Option<Tensor> = None;
@@ -277,20 +299,21 @@ impl backend::Linear for Linear {
                 &own
             };
             let dx = match &run.weight {
-                Weight::Dense(w) => dy.matmul(w)?,
-                Weight::Packed { parts, order } => {
-                    let dx = dy.matmul(&dequantised(parts, self.cuda.dtype, dy)?.t()?)?;
+                Weight::Dense(w) => self.cuda.stream.product(dy, w, self.cuda.dtype)?,
+                Weight::Packed { parts, order, kept } => {
+                    let w = dequantised(parts, kept, &self.cuda)?;
+                    let dx = self.cuda.stream.product(dy, &w.t()?, self.cuda.dtype)?;
                     match order {
                         None => dx,
                         Some(order) => {
-                            elementwise::gather_columns(&*self.cuda.driver, &dx, &order.places)?
+                            elementwise::gather_columns(&self.cuda.stream, &dx, &order.places)?
                         }
                     }
                 }
             };
             match &sum {
                 None => sum = Some(dx),
-                Some(sum) => elementwise::add(&*self.cuda.driver, sum, None, Some(&dx))?,
+                Some(sum) => elementwise::add(&self.cuda.stream, sum, None, Some(&dx))?,
             }
         }
         Ok(match sum {
@@ -302,19 +325,21 @@ impl backend::Linear for Linear {
     fn backward_f32(&self, dy: &Tensor) -> Result<Tensor> {
         let dx = self.backward(dy)?;
         match dx.dim(0)? {
-            0 => unwritten((0, self.sizes.inputs), DType::F32, dx.device()),
+            0 => self.cuda.unwritten((0, self.sizes.inputs), DType::F32),
             _ => Ok(dx.to_dtype(DType::F32)?),
         }
     }
 
     fn resident_bytes(&self) -> usize {
+        let size = |t: &Tensor| t.elem_count() * t.dtype().size_in_bytes();
         let bytes = |run: &Run| match &run.weight {
-            Weight::Dense(w) => w.elem_count() * w.dtype().size_in_bytes(),
-            Weight::Packed { parts, order } => {
+            Weight::Dense(w) => size(w),
+            Weight::Packed { parts, order, kept } => {
                 let order = order
                     .as_ref()
                     .map_or(0, |o| 4 * (o.stored.elem_count() + o.places.elem_count()));
-                parts.iter().map(Quantized::resident_bytes).sum::<usize>() + order
+                let parts: usize = parts.iter().map(Quantized::resident_bytes).sum();
+                parts + order + kept.get().map_or(0, size)
             }
         };
         self.runs.iter().map(bytes).sum()

@@ -1,7 +1,8 @@
 //! A decoder's operations on an NVIDIA GPU.
 //!
 //! This module is plain Rust over tensors. It allocates results, computes launch parameters, and
-//! calls a `Driver` to launch the kernels of `kernels/*.cu`. The feature `cuda` has a driver for
+//! calls a `Stream` to launch the kernels of `kernels/*.cu`, which a `Driver` does or a recording
+//! keeps. The feature `cuda` has a driver for
 //! GPUs; the feature `emulator` has one that runs the kernels on the host. Without the feature
 //! `cuda`, creating a [`Cuda`] for a device is an error, and code above needs no `cfg`.
 //!
@@ -13,12 +14,16 @@ mod absent;
 mod attention;
 mod backend;
 mod caches;
+mod decoder;
+#[cfg(test)]
+mod decoder_tests;
 mod device;
 mod driver;
 mod elementwise;
 #[cfg(feature = "emulator")]
 mod emulator;
 mod fragments;
+mod kept;
 mod kernels;
 mod keys;
 mod launch;
@@ -32,6 +37,7 @@ mod nvidia;
 mod ptx;
 mod quantized;
 mod rotary;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod tokens;

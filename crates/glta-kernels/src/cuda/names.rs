@@ -63,11 +63,13 @@ impl Source {
                 Kernel::Swiglu,
                 Kernel::SwigluBackward,
                 Kernel::Add,
+                Kernel::IndexAdd,
+                Kernel::NextTokens,
             ],
             Self::Attention => passes(Units::Ordinary)
                 .chain([Kernel::AttentionDelta, Kernel::AttentionDecode, Kernel::AppendKeys])
                 .collect(),
-            Self::AttentionMma => passes(Units::Matrix).collect(),
+            Self::AttentionMma => passes(Units::TensorCores).collect(),
             Self::Quantized(bits) => [Kernel::Dequantise(bits)]
                 .into_iter()
                 .chain(ROWS.map(|rows| Kernel::Product(bits, rows)))
@@ -85,11 +87,12 @@ impl Kernel {
     #[cfg(any(feature = "cuda", test))]
     pub(super) fn dtypes(self) -> &'static [DType] {
         match self {
-            Self::Attention(_, Units::Matrix, _) | Self::ProductMma(..) => {
+            Self::Attention(_, Units::TensorCores, _) | Self::ProductMma(..) => {
                 &[DType::F16, DType::BF16]
             }
+            Self::IndexAdd | Self::NextTokens => &[DType::F32],
             Self::ProductNormed(_) => &[DType::BF16],
-            // More rows of 16-bit types are for the matrix units.
+            // More rows of 16-bit types are for the tensor cores.
             Self::Product(_, 2..) => &[DType::F32],
             _ => &[DType::F32, DType::F16, DType::BF16],
         }
@@ -106,10 +109,12 @@ impl Kernel {
             Self::Swiglu => "swiglu".into(),
             Self::SwigluBackward => "swiglu_backward".into(),
             Self::Add => "add".into(),
+            Self::IndexAdd => "index_add".into(),
+            Self::NextTokens => "next_tokens".into(),
             Self::Attention(pass, units, columns) => {
                 let units = match units {
                     Units::Ordinary => "attention",
-                    Units::Matrix => "attention_mma",
+                    Units::TensorCores => "attention_mma",
                 };
                 let pass = match pass {
                     Pass::Forward => "",
@@ -139,8 +144,10 @@ impl Kernel {
             | Self::GatherRows
             | Self::Swiglu
             | Self::SwigluBackward
-            | Self::Add => Source::Elementwise,
-            Self::Attention(_, Units::Matrix, _) => Source::AttentionMma,
+            | Self::Add
+            | Self::IndexAdd
+            | Self::NextTokens => Source::Elementwise,
+            Self::Attention(_, Units::TensorCores, _) => Source::AttentionMma,
             Self::Attention(_, Units::Ordinary, _)
             | Self::AttentionDelta
             | Self::AttentionDecode
@@ -164,12 +171,12 @@ mod tests {
                 kernels += kernel.dtypes().len();
             }
         }
-        assert_eq!(kernels, 139);
+        assert_eq!(kernels, 141);
     }
 
     #[test]
     fn kernel_names_match_the_files() {
-        let keys = Kernel::Attention(Pass::Keys, Units::Matrix, 128);
+        let keys = Kernel::Attention(Pass::Keys, Units::TensorCores, 128);
         assert_eq!(keys.name(DType::BF16), "attention_mma_keys128_bf16");
         let forward = Kernel::Attention(Pass::Forward, Units::Ordinary, 64);
         assert_eq!(forward.name(DType::F32), "attention64_f32");

@@ -30,13 +30,13 @@ impl RmsNorm {
 
 impl Norm for RmsNorm {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let Cuda { dtype, driver, .. } = &self.cuda;
-        elementwise::rms_norm(&**driver, x, &self.weight, self.eps, *dtype)
+        let Cuda { dtype, stream, .. } = &self.cuda;
+        elementwise::rms_norm(stream, x, &self.weight, self.eps, *dtype)
     }
 
     fn backward(&self, x: &Tensor, dy: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
-        let driver = &*self.cuda.driver;
-        elementwise::rms_norm_backward(driver, x, &self.weight, self.eps, dy, residual)
+        let stream = &self.cuda.stream;
+        elementwise::rms_norm_backward(stream, x, &self.weight, self.eps, dy, residual)
     }
 
     fn resident_bytes(&self) -> usize {

@@ -3,18 +3,20 @@
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use candle_core::cuda_backend::cudarc::cublas::{self, sys as blas};
+use candle_core::cuda_backend::cudarc::cublas::{self, CudaBlas, sys as blas};
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaFunction, CudaSlice, CudaStream, DevicePtr, LaunchConfig, PushKernelArg, SyncOnDrop, sys,
+    CudaFunction, CudaGraph, CudaSlice, CudaStream, DevicePtr, LaunchConfig, PushKernelArg,
+    SyncOnDrop, result as driver, sys,
 };
 use candle_core::cuda_backend::{CudaStorageSlice, WrapErr};
 use candle_core::{CudaDevice, CudaStorage, DType, Device, Layout, Storage, Tensor};
 
-use super::driver::Driver;
+use super::driver::{Driver, Graph};
 use super::kernels::{Kernel, Source};
 use super::launch::{Arg, Launch, unwritten};
+use super::stream::Call;
 use crate::error::{Error, Result};
 
 /// Shared memory that a kernel may use without an attribute.
@@ -36,6 +38,7 @@ struct Nvidia {
     stream: Arc<CudaStream>,
     /// Indexed by [`Source::index`]; launches read them without a lock.
     files: [OnceLock<Functions>; Source::COUNT],
+    capture: Mutex<Option<Capture>>,
 }
 
 impl fmt::Debug for Nvidia {
@@ -88,7 +91,7 @@ pub(super) fn open(device: &Device) -> Result<Arc<dyn Driver>> {
     // `Cuda::new` documents the duties of other streams.
     unsafe { device.disable_event_tracking() };
     let files = [const { OnceLock::new() }; Source::COUNT];
-    Ok(Arc::new(Nvidia { device: device.clone(), stream, files }))
+    Ok(Arc::new(Nvidia { device: device.clone(), stream, files, capture: Mutex::default() }))
 }
 
 /// Bytes of the tensors that a kernel reads and writes, if it accesses each element once.
@@ -183,20 +186,152 @@ impl Driver for Nvidia {
     }
 
     fn address(&self, tensor: &Tensor) -> Result<u64> {
-        let (storage, layout) = tensor.storage_and_layout();
-        Ok(pointer(on_cuda(&storage)?, layout)?.0)
+        at(tensor)
     }
 
     fn queue(&self, kernel: Kernel, dtype: DType, launch: Launch, args: &[Arg]) -> Result<()> {
-        let function = self.function(kernel, dtype)?;
         // The fields are computed only if a subscriber wants them.
         let _span = tracing::trace_span!("kernel", name = kernel.name(dtype), bytes = bytes(args))
             .entered();
+        self.allow_shared(kernel, dtype, launch)?;
+        self.launch_on(&self.stream, (kernel, dtype, launch), args)
+    }
+
+    fn multiply(&self, x: &Tensor, w: &Tensor, y: &Tensor, first: usize) -> Result<()> {
+        multiply_with(self.device.cublas_handle().handle(), x, w, y, first)
+    }
+
+    fn graph(&self, calls: Vec<Call>) -> Result<Box<dyn Graph>> {
+        let mut capture = self.capture.lock().unwrap_or_else(PoisonError::into_inner);
+        let capture = match &mut *capture {
+            Some(capture) => capture,
+            none => none.insert(Capture::new(&self.device, &self.stream)?),
+        };
+        let multiplies = |call: &&Call| matches!(call, Call::Product { .. });
+        // Memory that the calls use may have been allocated on the main stream just before.
+        self.stream.synchronize().w()?;
+        for call in &calls {
+            if let Call::Launch { kernel, dtype, launch, .. } = call {
+                self.allow_shared(*kernel, *dtype, *launch)?;
+            }
+        }
+        // cuBLAS loads kernels at their first use, which a capture must not contain.
+        for call in calls.iter().filter(multiplies) {
+            self.call_on(capture, call)?;
+        }
+        capture.stream.synchronize().w()?;
+        // Calls of other threads on other streams stay allowed.
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        capture.stream.begin_capture(mode).w()?;
+        let captured = calls.iter().try_for_each(|call| self.call_on(capture, call));
+        // Ends the capture also after an error.
+        let graph = capture.stream.end_capture(sys::CUgraphInstantiate_flags(0)).w();
+        captured?;
+        let graph = graph?.ok_or_else(|| Error::Input("a graph without calls".into()))?;
+        Ok(Box::new(Captured {
+            graph: Mutex::new(Handle(graph)),
+            stream: self.stream.clone(),
+            calls,
+        }))
+    }
+}
+
+/// A stream on which calls are captured, so that no call of another thread gets between them.
+struct Capture {
+    stream: Arc<CudaStream>,
+    blas: CudaBlas,
+    /// Memory of cuBLAS, which it would otherwise allocate in each capture. All graphs share it,
+    /// because they run on one stream.
+    _workspace: Tensor,
+}
+
+/// Bytes of memory for cuBLAS: those that NVIDIA recommends for compute capability 9.0.
+const WORKSPACE: usize = 32 << 20;
+
+impl Capture {
+    fn new(device: &CudaDevice, main: &Arc<CudaStream>) -> Result<Self> {
+        let stream = main.context().new_stream().w()?;
+        let blas = CudaBlas::new(stream.clone()).w()?;
+        let workspace = unwritten(WORKSPACE, DType::U8, &Device::Cuda(device.clone()))?;
+        // SAFETY: the memory has this size and lives as long as the handle.
+        unsafe {
+            blas::cublasSetWorkspace_v2(*blas.handle(), at(&workspace)? as *mut c_void, WORKSPACE)
+        }
+        .result()
+        .w()?;
+        Ok(Self { stream, blas, _workspace: workspace })
+    }
+}
+
+/// A graph; calls of the driver that use it must not overlap.
+struct Handle(CudaGraph);
+
+// SAFETY: a graph belongs to a context, not to a thread; a mutex orders its uses.
+unsafe impl Send for Handle {}
+
+/// Captured calls, with the tensors that they use.
+struct Captured {
+    graph: Mutex<Handle>,
+    stream: Arc<CudaStream>,
+    calls: Vec<Call>,
+}
+
+impl fmt::Debug for Captured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Captured").field(&self.calls.len()).finish()
+    }
+}
+
+impl Drop for Captured {
+    fn drop(&mut self) {
+        // The graph may still be running. An error has been or will be reported by other calls.
+        let _ = self.stream.synchronize();
+    }
+}
+
+impl Graph for Captured {
+    fn launch(&self, _: &[Tensor]) -> Result<()> {
+        let _span = tracing::trace_span!("kernel", name = "graph", bytes = 0).entered();
+        let graph = self.graph.lock().unwrap_or_else(PoisonError::into_inner);
+        self.stream.context().bind_to_thread().w()?;
+        // SAFETY: graph and stream exist. The calls use tensors that this graph keeps, and memory
+        // whose addresses are in tables; both are used on this stream in order.
+        unsafe { driver::graph::launch(graph.0.cu_graph_exec(), self.stream.cu_stream()) }.w()?;
+        Ok(())
+    }
+}
+
+impl Nvidia {
+    /// Allows a kernel the shared memory of a launch.
+    fn allow_shared(&self, kernel: Kernel, dtype: DType, launch: Launch) -> Result<()> {
         if launch.shared > SHARED_UNASKED {
             let most =
                 sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            function.set_attribute(most, launch.shared as i32).w()?;
+            self.function(kernel, dtype)?.set_attribute(most, launch.shared as i32).w()?;
         }
+        Ok(())
+    }
+
+    fn call_on(&self, capture: &Capture, call: &Call) -> Result<()> {
+        match call {
+            Call::Launch { kernel, dtype, launch, args } => {
+                let args: Vec<Arg> = args.iter().map(|kept| kept.arg(&[])).collect();
+                self.launch_on(&capture.stream, (*kernel, *dtype, *launch), &args)
+            }
+            Call::Product { x, w, y, first } => {
+                multiply_with(capture.blas.handle(), x, w, y, *first)
+            }
+        }
+    }
+
+    /// Queues a launch whose shared memory is allowed.
+    fn launch_on(
+        &self,
+        stream: &Arc<CudaStream>,
+        (kernel, dtype, launch): (Kernel, DType, Launch),
+        args: &[Arg],
+    ) -> Result<()> {
+        let function = self.function(kernel, dtype)?;
         let mut storages = Vec::with_capacity(args.len());
         for arg in args {
             if let Arg::In(t) | Arg::Out(t) | Arg::InOut(t) | Arg::Table(t, _) = arg {
@@ -220,7 +355,7 @@ impl Driver for Nvidia {
                 },
             });
         }
-        let mut builder = self.stream.launch_builder(function);
+        let mut builder = stream.launch_builder(function);
         for value in &values {
             match value {
                 Value::Pointer(address) => builder.arg(address),
@@ -234,76 +369,77 @@ impl Driver for Nvidia {
             shared_mem_bytes: launch.shared as u32,
         };
         // SAFETY: the arguments match the kernel in order and type, which tests of this crate check
-        // for every kernel. The tensors live until the launch is queued, and memory is freed in
-        // stream order.
+        // for every kernel. The tensors live until the launch is queued or captured, and memory is
+        // freed in stream order.
         unsafe { builder.launch(config) }.w()?;
         // The guards end here, after the launch.
         drop(uses);
         Ok(())
     }
+}
 
-    fn product_f32(&self, x: &Tensor, w: &Tensor) -> Result<Tensor> {
-        let ((rows, k), (_, n)) = (x.dims2()?, w.dims2()?);
-        let x = x.contiguous()?;
-        let transposed = !w.is_contiguous();
-        if transposed && !w.t()?.is_contiguous() {
-            return Err(Error::Input("expected a weight with contiguous rows".into()));
-        }
-        let dtype = match x.dtype() {
-            DType::F16 => blas::cudaDataType_t::CUDA_R_16F,
-            DType::BF16 => blas::cudaDataType_t::CUDA_R_16BF,
-            other => return Err(Error::Input(format!("expected f16 or bf16, got {other:?}"))),
-        };
-        let y = unwritten((rows, n), DType::F32, x.device())?;
-        if rows == 0 {
-            return Ok(y);
-        }
-        {
-            let (xs, xl) = x.storage_and_layout();
-            let (ws, wl) = w.storage_and_layout();
-            let (ys, yl) = y.storage_and_layout();
-            let (x_at, _x) = pointer(on_cuda(&xs)?, xl)?;
-            let (w_at, _w) = pointer(on_cuda(&ws)?, wl)?;
-            let (y_at, _y) = pointer(on_cuda(&ys)?, yl)?;
-            let handle = self.device.cublas_handle();
-            let (one, zero) = (1f32, 0f32);
-            let size = |v: usize| {
-                i32::try_from(v).map_err(|_| Error::Input(format!("{v} is too large for cuBLAS")))
-            };
-            let (m, n, k) = (size(n)?, size(rows)?, size(k)?);
-            // cuBLAS reads memory in column-major order, as wᵀ or w.
-            let (operation, leading) = if transposed {
-                (blas::cublasOperation_t::CUBLAS_OP_T, k)
-            } else {
-                (blas::cublasOperation_t::CUBLAS_OP_N, m)
-            };
-            // SAFETY: in column-major order yᵀ (n, rows) = wᵀ (n, k) xᵀ; the sizes are those of the
-            // tensors, whose rows or columns are adjacent.
-            unsafe {
-                cublas::result::gemm_ex(
-                    *handle.handle(),
-                    operation,
-                    blas::cublasOperation_t::CUBLAS_OP_N,
-                    m,
-                    n,
-                    k,
-                    (&raw const one).cast::<c_void>(),
-                    w_at as *const c_void,
-                    dtype,
-                    leading,
-                    x_at as *const c_void,
-                    dtype,
-                    k,
-                    (&raw const zero).cast::<c_void>(),
-                    y_at as *mut c_void,
-                    blas::cudaDataType_t::CUDA_R_32F,
-                    m,
-                    blas::cublasComputeType_t::CUBLAS_COMPUTE_32F,
-                    blas::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT_TENSOR_OP,
-                )
-            }
-            .w()?;
-        }
-        Ok(y)
+/// Address of a tensor's first element.
+fn at(tensor: &Tensor) -> Result<u64> {
+    let (storage, layout) = tensor.storage_and_layout();
+    Ok(pointer(on_cuda(&storage)?, layout)?.0)
+}
+
+fn data_type(tensor: &Tensor) -> Result<blas::cudaDataType_t> {
+    match tensor.dtype() {
+        DType::F32 => Ok(blas::cudaDataType_t::CUDA_R_32F),
+        DType::F16 => Ok(blas::cudaDataType_t::CUDA_R_16F),
+        DType::BF16 => Ok(blas::cudaDataType_t::CUDA_R_16BF),
+        other => Err(Error::Input(format!("expected f32, f16 or bf16, got {other:?}"))),
     }
+}
+
+/// [`Driver::multiply`] on the stream of a cuBLAS handle. Sums are f32.
+fn multiply_with(
+    handle: &blas::cublasHandle_t,
+    x: &Tensor,
+    w: &Tensor,
+    y: &Tensor,
+    first: usize,
+) -> Result<()> {
+    let ((rows, k), (_, n), (_, columns)) = (x.dims2()?, w.dims2()?, y.dims2()?);
+    let part = y.narrow(1, first, n)?;
+    let (one, zero) = (1f32, 0f32);
+    let size = |v: usize| {
+        i32::try_from(v).map_err(|_| Error::Input(format!("{v} is too large for cuBLAS")))
+    };
+    let (m, n, k, columns) = (size(n)?, size(rows)?, size(k)?, size(columns)?);
+    // cuBLAS reads memory in column-major order, as wᵀ or w.
+    let (operation, leading) = if w.is_contiguous() {
+        (blas::cublasOperation_t::CUBLAS_OP_N, m)
+    } else {
+        (blas::cublasOperation_t::CUBLAS_OP_T, k)
+    };
+    // SAFETY: in column-major order yᵀ (n, rows) = wᵀ (n, k) xᵀ; the sizes are those of the
+    // tensors, whose rows or columns are adjacent. Event tracking is off, so addresses need no
+    // guard.
+    unsafe {
+        cublas::result::gemm_ex(
+            *handle,
+            operation,
+            blas::cublasOperation_t::CUBLAS_OP_N,
+            m,
+            n,
+            k,
+            (&raw const one).cast::<c_void>(),
+            at(w)? as *const c_void,
+            data_type(w)?,
+            leading,
+            at(x)? as *const c_void,
+            data_type(x)?,
+            k,
+            (&raw const zero).cast::<c_void>(),
+            at(&part)? as *mut c_void,
+            data_type(y)?,
+            columns,
+            blas::cublasComputeType_t::CUBLAS_COMPUTE_32F,
+            blas::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT_TENSOR_OP,
+        )
+    }
+    .w()?;
+    Ok(())
 }

@@ -5,12 +5,12 @@ use candle_core::{DType, Tensor};
 use super::device::Cuda;
 use super::fragments::fragments;
 use super::kernels::{Bits, Kernel, ROWS, Source, TILE_ROWS, TILES};
-use super::launch::{Arg, Launch, unwritten};
+use super::launch::{Arg, Launch};
 use crate::error::{Error, Result};
 use crate::panel::PANEL;
 use crate::weights::{Matrix, Scales, Segment, Storage, Zeros};
 
-/// Largest number of rows for which a product reads the packed words directly: on the matrix units
+/// Largest number of rows for which a product reads the packed words directly: on the tensor cores
 /// for 16-bit activations, otherwise on the f32 units. For more rows the weight is dequantised.
 pub(super) fn few_rows(dtype: DType) -> usize {
     match dtype {
@@ -19,7 +19,7 @@ pub(super) fn few_rows(dtype: DType) -> usize {
     }
 }
 
-/// Panels of a block of the product on the matrix units, and stages that are in shared memory.
+/// Panels of a block of the product on the tensor cores, and stages that are in shared memory.
 const PANELS: usize = 4;
 const STAGES: usize = 3;
 /// Blocks to aim for, on any device, so that the order of sums does not depend on it.
@@ -61,9 +61,9 @@ impl Quantized {
             return Err(Error::Input("expected a quantised matrix".into()));
         };
         let (bits, device) = (Bits::new(p.bits)?, &cuda.device);
-        cuda.driver.load(Source::Quantized(bits))?;
+        cuda.stream.load(Source::Quantized(bits))?;
         if cuda.dtype != DType::F32 {
-            cuda.driver.load(Source::QuantizedMma(bits))?;
+            cuda.stream.load(Source::QuantizedMma(bits))?;
         }
         if matrix.k_stored / PANEL >= MOST_SQUARES {
             return Err(Error::Unsupported {
@@ -116,26 +116,29 @@ impl Quantized {
         bytes(&self.words) + bytes(&self.scales) + bytes(&self.zeros)
     }
 
-    fn sizes<'a>(&self, ld: usize, first: usize) -> [Arg<'a>; 6] {
-        [self.outputs, self.inputs, self.groups, self.group_blocks, ld, first].map(Arg::U32)
+    fn weights(&self) -> [Arg<'_>; 3] {
+        [&self.words, &self.scales, &self.zeros].map(Arg::In)
     }
 
-    fn f32_scales<'a>(&self) -> Arg<'a> {
-        Arg::U32(usize::from(self.scales.dtype() == DType::F32))
+    /// The scalar arguments of every kernel, for a result of `ld` columns; products have `rows`.
+    fn scalars(&self, rows: Option<usize>, ld: usize, first: usize) -> Vec<Arg<'static>> {
+        let f32_scales = usize::from(self.scales.dtype() == DType::F32);
+        let sizes = [self.outputs, self.inputs, self.groups, self.group_blocks, ld, first];
+        [f32_scales].into_iter().chain(rows).chain(sizes).map(Arg::U32).collect()
     }
 
     /// Writes the transposed weight into the columns from `first` on of `w: (inputs, ld)`. All
     /// parts of a fused layer together fill `w`.
     pub(super) fn dequantise(&self, w: &Tensor, first: usize) -> Result<()> {
         let (_, ld) = w.dims2()?;
-        let weights = [Arg::In(&self.words), Arg::In(&self.scales), Arg::In(&self.zeros)];
-        let args: Vec<Arg> = weights
+        let args: Vec<Arg> = self
+            .weights()
             .into_iter()
-            .chain([self.result(w)?, self.f32_scales()])
-            .chain(self.sizes(ld, first))
+            .chain([self.result(w)?])
+            .chain(self.scalars(None, ld, first))
             .collect();
         let shape = dequantise_launch(self.outputs, self.inputs);
-        self.cuda.driver.launch(Kernel::Dequantise(self.bits), w.dtype(), shape, &args)
+        self.cuda.stream.launch(Kernel::Dequantise(self.bits), w.dtype(), shape, &args)
     }
 
     /// Writes `x Wᵀ + bias + residual` into the columns from `first` on of `y: (rows, ld)`, for 1
@@ -169,13 +172,13 @@ impl Quantized {
         let args: Vec<Arg> = self
             .operands(x, bias, residual)
             .into_iter()
-            .chain([self.result(y)?, self.f32_scales(), Arg::U32(rows)])
-            .chain(self.sizes(ld, first))
+            .chain([self.result(y)?])
+            .chain(self.scalars(Some(rows), ld, first))
             .collect();
-        self.cuda.driver.launch(Kernel::Product(self.bits, block_rows), x.dtype(), shape, &args)
+        self.cuda.stream.launch(Kernel::Product(self.bits, block_rows), x.dtype(), shape, &args)
     }
 
-    /// Whether a kernel on the matrix units processes `rows` rows of `dtype`.
+    /// Whether a kernel on the tensor cores processes `rows` rows of `dtype`.
     fn fits_mma(&self, rows: usize, dtype: DType) -> bool {
         let ordinary = rows == 1 && self.cuda.one_row_in_f32;
         dtype != DType::F32 && rows <= few_rows(dtype) && !ordinary
@@ -206,7 +209,7 @@ impl Quantized {
     ) -> Result<Tensor> {
         let (rows, _) = x.dims2()?;
         let halves = if gated { 2 } else { 1 };
-        let y = unwritten((rows, self.outputs / halves), self.cuda.dtype, x.device())?;
+        let y = self.cuda.unwritten((rows, self.outputs / halves), self.cuda.dtype)?;
         let gated = if gated { self.outputs / (2 * PANEL) } else { 0 };
         self.product_mma(x, norm, bias, None, &y, (0, gated))?;
         Ok(y)
@@ -233,7 +236,7 @@ impl Quantized {
             Some(_) => {
                 // Sums, and squares of the rows.
                 let each = PANELS * PANEL * TILE_ROWS * tiles + TILE_ROWS;
-                Some(unwritten(shape.grid.0 * shape.grid.1 * each, DType::F32, x.device())?)
+                Some(self.cuda.unwritten(shape.grid.0 * shape.grid.1 * each, DType::F32)?)
             }
             None => None,
         };
@@ -253,13 +256,11 @@ impl Quantized {
                 if gated > 0 { Arg::Out(y) } else { self.result(y)? },
                 parts.as_ref().map_or(Arg::Null, Arg::Out),
                 counters.as_ref().map_or(Arg::Null, Arg::InOut),
-                self.f32_scales(),
-                Arg::U32(rows),
             ])
-            .chain(self.sizes(ld, first))
+            .chain(self.scalars(Some(rows), ld, first))
             .chain([Arg::U32(gated)])
             .collect();
-        self.cuda.driver.launch(kernel, self.cuda.dtype, shape, &args)
+        self.cuda.stream.launch(kernel, self.cuda.dtype, shape, &args)
     }
 
     fn operands<'a>(
@@ -268,8 +269,7 @@ impl Quantized {
         bias: Option<&'a Tensor>,
         residual: Option<&'a Tensor>,
     ) -> [Arg<'a>; 6] {
-        let weights = [&self.words, &self.scales, &self.zeros].map(Arg::In);
-        let [words, scales, zeros] = weights;
+        let [words, scales, zeros] = self.weights();
         [Arg::In(x), words, scales, zeros, Arg::optional(bias), Arg::optional(residual)]
     }
 

@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use candle_core::{DType, Device, Tensor};
@@ -11,12 +12,13 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::device::Cuda;
-use super::driver::Driver;
+use super::driver::{Driver, Graph};
 use super::elementwise;
 use super::emulator::Emulator;
 use super::kernels::{Kernel, Source};
 use super::launch::{Arg, Launch, unwritten};
 use super::quantized::Quantized;
+use super::stream::{Call, Stream};
 use crate::backend::{Backend, Keys as _, Linear as _, Norm as _};
 use crate::error::Result;
 use crate::heads::Heads;
@@ -27,13 +29,13 @@ use crate::weights::{Arena, GptqTensors, Matrix, ScalesRef};
 
 const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::F16];
 
-fn random(shape: (usize, usize), seed: u64) -> Tensor {
+pub(super) fn random(shape: (usize, usize), seed: u64) -> Tensor {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let data: Vec<f32> = (0..shape.0 * shape.1).map(|_| rng.random_range(-1.0..1.0)).collect();
     Tensor::from_vec(data, shape, &Device::Cpu).unwrap()
 }
 
-fn values(t: &Tensor) -> Vec<f32> {
+pub(super) fn values(t: &Tensor) -> Vec<f32> {
     t.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
@@ -141,24 +143,50 @@ fn rows_and_columns_are_moved() {
     };
     for a in devices() {
         let (x, x32) = rounded(&random((5, 70), 1), &a);
-        let got = elementwise::gather_rows(&*a.driver, &x, &index).unwrap();
+        let got = elementwise::gather_rows(&a.stream, &x, &index).unwrap();
         assert_eq!(got.dtype(), DType::F32);
         assert!(values(&got) == values(&expected(&x32, 0)), "{:?}", a.dtype);
         let (x, x32) = rounded(&random((3, 5), 1), &a);
-        let got = elementwise::gather_columns(&*a.driver, &x, &index).unwrap();
+        let got = elementwise::gather_columns(&a.stream, &x, &index).unwrap();
         assert!(values(&got) == values(&expected(&x32, 1)));
 
         let (y, y32) = rounded(&random((3, 300), 2), &a);
         let (residual, residual32) = rounded(&random((3, 300), 3), &a);
         let bias = random((1, 300), 4).flatten_all().unwrap();
-        elementwise::add(&*a.driver, &y, Some(&bias), Some(&residual)).unwrap();
+        elementwise::add(&a.stream, &y, Some(&bias), Some(&residual)).unwrap();
         let sum = (y32.broadcast_add(&bias).unwrap() + residual32).unwrap();
         close("add", &y, &sum, &a);
     }
 }
 
+#[test]
+fn rows_are_added_in_order() {
+    let host = host();
+    let a = Cuda::emulated(Precision::Bf16);
+    for (rows, width, len) in [(1, 4, 9), (5, 37, 40), (7, 1030, 3), (300, 8, 1000)] {
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        let index: Vec<u32> = (0..len)
+            .map(|_| if rng.random_bool(0.2) { u32::MAX } else { rng.random_range(0..rows as u32) })
+            .collect();
+        let (x, dy) = (random((rows, width), 1), random((len, width), 2));
+        let got = a.rows(&x, &index).unwrap();
+        assert!(values(&got) == values(&host.rows(&x, &index).unwrap()), "{rows} x {width}");
+        let got = a.rows_backward(&dy, &index, rows).unwrap();
+        let expected = host.rows_backward(&dy, &index, rows).unwrap();
+        assert!(values(&got) == values(&expected), "{rows} x {width}");
+    }
+    let x = random((3, 8), 1);
+    for index in [[0, 3], [7, u32::MAX]] {
+        assert!(a.rows(&x, &index).is_err() && host.rows(&x, &index).is_err());
+        let dy = random((2, 8), 1);
+        assert!(a.rows_backward(&dy, &index, 3).is_err());
+        assert!(host.rows_backward(&dy, &index, 3).is_err());
+    }
+    assert!(a.rows_backward(&x, &[0, 1], 3).is_err());
+}
+
 /// A random layer in GPTQ's format.
-fn quantized(
+pub(super) fn quantized(
     bits: u32,
     (n, k): (usize, usize),
     group: usize,
@@ -297,7 +325,7 @@ fn norms_and_activations_in_a_product() {
                 close("normed product", &got, &host.normed(&norm, &linear, &x).unwrap(), &a);
                 let got = a.gated(&device_norm, &device, &x).unwrap();
                 close("gated product", &got, &host.gated(&norm, &linear, &x).unwrap(), &a);
-                // One kernel computes both, on the matrix units.
+                // One kernel computes both, on the tensor cores.
                 let fused = rows > 0 && a.dtype != DType::F32;
                 let (low, _) = rounded(&x, &a);
                 assert_eq!(device.fused(&low, None, true).unwrap().is_some(), fused);
@@ -334,7 +362,7 @@ fn dense_layers() {
     }
 }
 
-fn rotary<B: Backend>(backend: &B, positions: usize, half: usize) -> Arc<B::Rotary> {
+pub(super) fn rotary<B: Backend>(backend: &B, positions: usize, half: usize) -> Arc<B::Rotary> {
     let angle = |i: usize| (i / half) as f32 / (1 + i % half) as f32;
     let cos = (0..positions * half).map(|i| angle(i).cos()).collect();
     let sin = (0..positions * half).map(|i| angle(i).sin()).collect();
@@ -391,6 +419,20 @@ fn twins(
 ) -> (<Host as Backend>::Keys, <Cuda as Backend>::Keys) {
     let (rows, rows32) = rounded(&random((n, heads.stride()), seed), a);
     (earlier(&host(), heads, &rows32), earlier(a, heads, &rows))
+}
+
+/// Attention of sequences that continue their caches.
+fn cached<B: Backend>(
+    backend: &B,
+    heads: Heads,
+    sequences: &Arc<Sequences>,
+    qkv: &Tensor,
+    keys: &mut [B::Keys],
+    shared: Option<&B::Keys>,
+) -> Tensor {
+    let tokens = tokens(backend, sequences, heads);
+    let mut caches = backend.caches(sequences, keys.iter_mut().collect()).unwrap();
+    backend.attention_cached(qkv, heads, &tokens, &mut caches, LAYER, shared).unwrap()
 }
 
 #[test]
@@ -467,14 +509,8 @@ fn decoding_over_pieces_of_the_keys() {
                     _ => Arc::new(Sequences::new(&[1; 3], |row| shared + lengths[row] + 1)),
                 };
                 let (qkv, qkv32) = rounded(&random((3, heads.stride()), seed), &a);
-                let at = tokens(&a, &sequences, heads);
-                let mut open = a.caches(&sequences, keys.iter_mut().collect()).unwrap();
-                let got = a.attention_cached(&qkv, heads, &at, &mut open, LAYER, first).unwrap();
-                let at = tokens(&host, &sequences, heads);
-                let mut open = host.caches(&sequences, blocks.iter_mut().collect()).unwrap();
-                let expected = host
-                    .attention_cached(&qkv32, heads, &at, &mut open, LAYER, first_host)
-                    .unwrap();
+                let got = cached(&a, heads, &sequences, &qkv, &mut keys, first);
+                let expected = cached(&host, heads, &sequences, &qkv32, &mut blocks, first_host);
                 close("decoding", &got, &expected, &a);
             }
         }
@@ -482,23 +518,88 @@ fn decoding_over_pieces_of_the_keys() {
     show();
 }
 
-/// The emulator, which counts launches.
+/// The emulator, which counts launches by the host, and graphs.
 #[derive(Debug, Default)]
-struct Counting(Mutex<Vec<Kernel>>);
+pub(super) struct Counting {
+    pub(super) launches: Mutex<Vec<Kernel>>,
+    pub(super) graphs: AtomicUsize,
+    pub(super) free: Option<usize>,
+}
+
+impl Counting {
+    /// A device with this driver.
+    pub(super) fn device(precision: Precision) -> (Arc<Self>, Cuda) {
+        Self::with_free_memory(precision, None)
+    }
+
+    /// The same for a device that says how much memory is free.
+    fn with_free_memory(precision: Precision, free: Option<usize>) -> (Arc<Self>, Cuda) {
+        let counting = Arc::new(Self { free, ..Self::default() });
+        let stream = Arc::new(Stream::new(Arc::<Self>::clone(&counting)));
+        (counting, Cuda { stream, ..Cuda::emulated(precision) })
+    }
+}
 
 impl Driver for Counting {
     fn load(&self, source: Source) -> Result<()> {
         Emulator.load(source)
     }
     fn queue(&self, kernel: Kernel, dtype: DType, launch: Launch, args: &[Arg]) -> Result<()> {
-        self.0.lock().unwrap().push(kernel);
+        self.launches.lock().unwrap().push(kernel);
         Emulator.queue(kernel, dtype, launch, args)
+    }
+    fn free_memory(&self) -> Result<Option<usize>> {
+        Ok(self.free)
     }
     fn address(&self, tensor: &Tensor) -> Result<u64> {
         Emulator.address(tensor)
     }
-    fn product_f32(&self, x: &Tensor, w: &Tensor) -> Result<Tensor> {
-        Emulator.product_f32(x, w)
+    fn multiply(&self, x: &Tensor, w: &Tensor, y: &Tensor, first: usize) -> Result<()> {
+        Emulator.multiply(x, w, y, first)
+    }
+    fn graph(&self, calls: Vec<Call>) -> Result<Box<dyn Graph>> {
+        self.graphs.fetch_add(1, Ordering::Relaxed);
+        Emulator.graph(calls)
+    }
+}
+
+#[test]
+fn dequantised_weights_stay_if_memory_allows() {
+    // Two layers of 64 x 96 weights of two bytes; the first is allocated when it is asked.
+    let size = 64 * 96 * 2;
+    let passes = |free, asked| {
+        let (counting, a) = Counting::with_free_memory(Precision::Bf16, free);
+        let a = a.keep_dequantised(asked);
+        let part = |seed| (quantized(4, (64, 96), 32, false, true, seed), None);
+        let layers = [1, 2].map(|seed| a.linear(vec![part(seed)]).unwrap());
+        let before: usize = layers.iter().map(|layer| layer.resident_bytes()).sum();
+        let x = rounded(&random((70, 96), 3), &a).0;
+        let mut results = Vec::new();
+        for _ in 0..2 {
+            for layer in &layers {
+                let y = layer.forward(&x, None).unwrap();
+                results.extend([values(&layer.backward(&y).unwrap()), values(&y)]);
+            }
+        }
+        let launches = counting.launches.lock().unwrap();
+        let dequantised =
+            launches.iter().filter(|kernel| matches!(kernel, Kernel::Dequantise(_))).count();
+        let after: usize = layers.iter().map(|layer| layer.resident_bytes()).sum();
+        (dequantised, after - before, results)
+    };
+    let (dequantised, kept, expected) = passes(None, None);
+    assert_eq!((dequantised, kept), (8, 0));
+    for (free, asked, keeps) in [
+        (Some(2 * size), None, true),
+        (Some(2 * size - 1), None, false),
+        (Some(2 * size), Some(false), false),
+        (Some(0), Some(true), true),
+        (None, Some(true), true),
+    ] {
+        let (dequantised, kept, results) = passes(free, asked);
+        let counts = if keeps { (2, 2 * size) } else { (8, 0) };
+        assert_eq!((dequantised, kept), counts, "{free:?} {asked:?}");
+        assert!(results == expected);
     }
 }
 
@@ -509,9 +610,7 @@ fn a_layer_decodes_in_five_launches() {
     for (precision, texts, expected) in
         [(Precision::Bf16, 1, 5), (Precision::Bf16, 8, 5), (Precision::Bf16, 9, 7)]
     {
-        let counting = Arc::new(Counting::default());
-        let driver: Arc<dyn Driver> = Arc::<Counting>::clone(&counting);
-        let a = Cuda { driver, ..Cuda::emulated(precision) };
+        let (counting, a) = Counting::device(precision);
         let layer = |outputs: &[usize], inputs| {
             let part = |&n| (quantized(4, (n, inputs), 32, false, true, n as u64), None);
             a.linear(outputs.iter().map(part).collect()).unwrap()
@@ -530,7 +629,7 @@ fn a_layer_decodes_in_five_launches() {
         let middle = o.forward(&out, Some(&x)).unwrap();
         let h = a.gated(&norm, &gate_up, &middle).unwrap();
         down.forward(&h, Some(&middle)).unwrap();
-        let launches = counting.0.lock().unwrap();
+        let launches = counting.launches.lock().unwrap();
         assert_eq!(launches.len(), expected, "{launches:?}");
     }
 }
@@ -555,14 +654,8 @@ fn attention_over_caches() {
                 let first = Some(&first).filter(|_| shared > 0);
                 let first_host = Some(&first_host).filter(|_| shared > 0);
 
-                let at = tokens(&a, &sequences, heads);
-                let mut open = a.caches(&sequences, keys.iter_mut().collect()).unwrap();
-                let got = a.attention_cached(&qkv, heads, &at, &mut open, LAYER, first).unwrap();
-                let at = tokens(&host, &sequences, heads);
-                let mut open = host.caches(&sequences, blocks.iter_mut().collect()).unwrap();
-                let expected = host
-                    .attention_cached(&qkv32, heads, &at, &mut open, LAYER, first_host)
-                    .unwrap();
+                let got = cached(&a, heads, &sequences, &qkv, &mut keys, first);
+                let expected = cached(&host, heads, &sequences, &qkv32, &mut blocks, first_host);
                 let what = if added[1] == 1 { "decoding" } else { "attention over caches" };
                 close(what, &got, &expected, &a);
                 for ((other, own), added) in others.iter().zip(&keys).zip(added) {

@@ -11,7 +11,7 @@ use crate::sequences::Sequences;
 
 /// Tokens per tile of attention on the f32 units.
 pub(super) const TILE: usize = 32;
-/// Tokens per tile of attention on the matrix units.
+/// Tokens per tile of attention on the tensor cores.
 pub(super) const MATRIX_TILE: usize = 64;
 
 /// Tables of one pass, uploaded together.

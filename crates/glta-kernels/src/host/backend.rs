@@ -1,3 +1,4 @@
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
@@ -13,7 +14,7 @@ use super::swiglu::SwiGlu;
 use crate::arguments::{
     check_caches, check_ids, check_positions, check_rotated, expect_shape, rotary_positions,
 };
-use crate::backend::Backend;
+use crate::backend::{Backend, Next};
 use crate::cpu::keys::KeyBlock;
 use crate::error::{Error, Result};
 use crate::heads::Heads;
@@ -89,6 +90,7 @@ impl Backend for Host {
     type Keys = Keys;
     type Caches<'a> = Vec<&'a mut Keys>;
     type Attended = ();
+    type Decoder = Infallible;
 
     fn device(&self) -> &Device {
         &Device::Cpu
@@ -223,6 +225,19 @@ impl Backend for Host {
     ) -> Result<Vec<&'a mut Keys>> {
         check_caches(keys.len(), sequences.len())?;
         Ok(keys)
+    }
+
+    fn decoder(&self, _: usize) -> Result<Option<Infallible>> {
+        Ok(None)
+    }
+
+    fn decode<E: From<Error>>(
+        &self,
+        decoder: &mut Infallible,
+        _: Next<'_, Self>,
+        _: impl Fn(Tensor, &Tokens, &mut Vec<&mut Keys>) -> std::result::Result<Tensor, E>,
+    ) -> std::result::Result<Vec<u32>, E> {
+        match *decoder {}
     }
 
     fn attention_cached(
