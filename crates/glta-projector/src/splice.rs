@@ -95,8 +95,8 @@ where
     }
     let seq = lengths.iter().copied().max().unwrap_or(0);
 
-    // The table has all vectors: soft tokens, and each distinct ordinary token once. One gather from
-    // the table gives the batch.
+    // The table contains all vectors: soft tokens, and each distinct ordinary token once. One
+    // gather from the table gives the batch.
     let first = n_soft as u32;
     let mut ids: Vec<u32> = rows
         .iter()

@@ -120,9 +120,7 @@ impl Article {
                 "{sentence} This {noun} has {part} and is good for {used}. A {name} article."
             ),
             _ => {
-                format!(
-                    "People who enjoy {name} want a {noun} for {used}. {sentence} It has {part}."
-                )
+                format!("Whoever enjoys {name} wants a {noun} for {used}. {sentence} With {part}.")
             }
         };
         (title, description)
