@@ -36,14 +36,14 @@
 //! ```
 //!
 //! * **Formats**: GPTQ with 2, 3, 4 or 8 bits, any group size, act-order (`desc_act`), symmetric or
-//!   not, format v1 and v2, with a different number of bits in single layers; AWQ (`gemm`, 4 bits);
+//!   not, format v1 and v2, with different bit widths for individual layers; AWQ (`gemm`, 4 bits);
 //!   plain f16, bf16 and f32. LLaMA, Mistral, Qwen2 and Qwen3 architectures with grouped-query
 //!   attention, attention windows, biases, tied embeddings, and rope scaling `linear`, `dynamic`,
 //!   `llama3` and `yarn`. All other formats are rejected with an error that names the option. The
 //!   guide `docs/gptq.md` describes the format on disk and the precedence of the configuration
 //!   files.
-//! * **Batches** are right-padded, and padding is not computed. A row's result is bit-identical for
-//!   any other rows in the batch.
+//! * **Batches** are right-padded, and padding is not computed. The result of a row does not
+//!   depend on the other rows: it is bit-identical in any batch.
 //! * **Memory**: [`ForwardOptions::recompute`] keeps one hidden state per token and layer.
 //!   [`Llama::prefix`] computes the common start of all prompts once.
 //! * **Generation**: [`Llama::generate`], batched, with a key-value cache. [`Llama::extend`],
@@ -58,7 +58,8 @@
 //!   BERT such as MiniLM. The feature adds about a minute of compilation.
 //! * **GPU** (feature `cuda`): pass a CUDA device to [`Llama::load`]. See `docs/cuda.md`. The
 //!   guarantee of bit-identical results on this page applies to the CPU only.
-//! * **Threads**: rayon's current pool. The kernels use AVX-512, AVX2 or plain Rust, by processor.
+//! * **Threads**: all work runs in rayon's current pool. The kernels use AVX-512, AVX2 or portable
+//!   Rust, depending on the processor.
 //! * **Precision**: f32. [`Precision::Bf16`] computes the products with quantised weights in bf16,
 //!   which is faster on processors that multiply bf16.
 

@@ -34,8 +34,8 @@ pub(crate) fn who(
     }
 }
 
-/// Returns a user with the items of the model's data, unless the user was deleted, and with the
-/// items that were written later.
+/// Returns a known user with the items from the model's data and the items that were written later.
+/// If the user was deleted, the items from the model's data are omitted.
 fn known_user(people: &People, recommender: &Recommender, raw_id: &str) -> ApiResult<Who> {
     let known = recommender.user(raw_id).filter(|_| !people.is_forgotten(raw_id));
     let failed = |e| ApiError::internal(with_causes(&e));

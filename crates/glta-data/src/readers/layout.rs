@@ -66,7 +66,7 @@ fn looks_rated(sample: &[Vec<String>]) -> bool {
     all(last, &is_time) || all(2, &decimal)
 }
 
-/// Returns whether a field is a date, or a number that stands for a time after 1990.
+/// Returns whether a field is a date or a number that stands for a time in or after 1990.
 fn is_time(field: &str) -> bool {
     const YEAR_1990: i64 = 631_152_000;
     time(field.as_bytes()).is_some_and(|time| time >= YEAR_1990)
