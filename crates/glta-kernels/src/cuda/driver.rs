@@ -28,8 +28,10 @@ pub(super) trait Driver: Debug + Send + Sync {
     /// Address of a tensor's first element, valid as long as the tensor.
     fn address(&self, tensor: &Tensor) -> Result<u64>;
 
-    /// Prepares recorded calls to be repeated.
-    fn graph(&self, calls: Vec<Call>) -> Result<Box<dyn Graph>>;
+    /// Prepares recorded calls to be repeated; `None` if they are to be made one by one.
+    fn graph(&self, _calls: &[Call]) -> Result<Option<Box<dyn Graph>>> {
+        Ok(None)
+    }
 }
 
 /// Recorded calls that a device repeats.

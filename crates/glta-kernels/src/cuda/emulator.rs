@@ -11,10 +11,9 @@ use std::sync::OnceLock;
 
 use candle_core::{CpuStorage, DType, Storage, Tensor};
 
-use super::driver::{Driver, Graph};
+use super::driver::Driver;
 use super::kernels::{Kernel, Source};
 use super::launch::{Arg, Launch};
-use super::stream::Call;
 use crate::error::{Error, Result};
 
 unsafe extern "C" {
@@ -135,22 +134,6 @@ fn fused_instructions() -> bool {
 #[derive(Debug)]
 pub(super) struct Emulator;
 
-/// Recorded calls, which are made again.
-#[derive(Debug)]
-struct Replay(Vec<Call>);
-
-impl Graph for Replay {
-    fn launch(&self, rows: &[Tensor]) -> Result<()> {
-        self.0.iter().try_for_each(|call| match call {
-            Call::Launch { kernel, dtype, launch, args } => {
-                let args: Vec<Arg> = args.iter().map(|kept| kept.arg(rows)).collect();
-                Emulator.queue(*kernel, *dtype, *launch, &args)
-            }
-            Call::Product { x, w, y, first } => Emulator.multiply(x, w, y, *first),
-        })
-    }
-}
-
 fn address(tensor: &Tensor) -> Result<u64> {
     let (storage, layout) = tensor.storage_and_layout();
     let Storage::Cpu(storage) = &*storage else {
@@ -230,10 +213,6 @@ impl Driver for Emulator {
             _ => x.matmul(w)?,
         };
         Ok(y.slice_set(&product, 1, first)?)
-    }
-
-    fn graph(&self, calls: Vec<Call>) -> Result<Box<dyn Graph>> {
-        Ok(Box::new(Replay(calls)))
     }
 
     fn address(&self, tensor: &Tensor) -> Result<u64> {

@@ -201,7 +201,7 @@ impl Driver for Nvidia {
         multiply_with(self.device.cublas_handle().handle(), x, w, y, first)
     }
 
-    fn graph(&self, calls: Vec<Call>) -> Result<Box<dyn Graph>> {
+    fn graph(&self, calls: &[Call]) -> Result<Option<Box<dyn Graph>>> {
         let mut capture = self.capture.lock().unwrap_or_else(PoisonError::into_inner);
         let capture = match &mut *capture {
             Some(capture) => capture,
@@ -210,7 +210,7 @@ impl Driver for Nvidia {
         let multiplies = |call: &&Call| matches!(call, Call::Product { .. });
         // Memory that the calls use may have been allocated on the main stream just before.
         self.stream.synchronize().w()?;
-        for call in &calls {
+        for call in calls {
             if let Call::Launch { kernel, dtype, launch, .. } = call {
                 self.allow_shared(*kernel, *dtype, *launch)?;
             }
@@ -228,11 +228,8 @@ impl Driver for Nvidia {
         let graph = capture.stream.end_capture(sys::CUgraphInstantiate_flags(0)).w();
         captured?;
         let graph = graph?.ok_or_else(|| Error::Input("a graph without calls".into()))?;
-        Ok(Box::new(Captured {
-            graph: Mutex::new(Handle(graph)),
-            stream: self.stream.clone(),
-            calls,
-        }))
+        let (graph, stream) = (Mutex::new(Handle(graph)), Arc::clone(&self.stream));
+        Ok(Some(Box::new(Captured { graph, stream, calls: calls.to_vec() })))
     }
 }
 

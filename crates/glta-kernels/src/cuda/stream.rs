@@ -261,6 +261,28 @@ impl Stream {
 
     /// Prepares recorded calls to be repeated.
     pub(super) fn graph(&self, calls: Vec<Call>) -> Result<Box<dyn Graph>> {
-        self.driver.graph(calls)
+        Ok(match self.driver.graph(&calls)? {
+            Some(graph) => graph,
+            None => Box::new(Replay { driver: Arc::clone(&self.driver), calls }),
+        })
+    }
+}
+
+/// Recorded calls that the host makes again.
+#[derive(Debug)]
+struct Replay {
+    driver: Arc<dyn Driver>,
+    calls: Vec<Call>,
+}
+
+impl Graph for Replay {
+    fn launch(&self, rows: &[Tensor]) -> Result<()> {
+        self.calls.iter().try_for_each(|call| match call {
+            Call::Launch { kernel, dtype, launch, args } => {
+                let args: Vec<Arg> = args.iter().map(|kept| kept.arg(rows)).collect();
+                self.driver.queue(*kernel, *dtype, *launch, &args)
+            }
+            Call::Product { x, w, y, first } => self.driver.multiply(x, w, y, *first),
+        })
     }
 }
