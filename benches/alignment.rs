@@ -130,7 +130,7 @@ fn main() {
             ControlFlow::Continue(())
         });
         assert!(outcome.is_err(), "the run is stopped after the measured steps");
-        if texts.1 > 0.0 {
+        if written.is_none() {
             let read = read_texts(folder.path().join("texts.jsonl")).unwrap();
             let prompts = prompts(&language, &data, &read, config.texts.words);
             let ids =
