@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use candle_core::{DType, Device, Tensor};
 
 use super::caches::Caches;
+use super::call::Call;
 use super::decoder::Decoder;
 use super::device::Cuda;
 use super::elementwise;
@@ -13,7 +14,6 @@ use super::keys::Keys;
 use super::linear::Linear;
 use super::norm::RmsNorm;
 use super::rotary::Rotary;
-use super::stream::Call;
 use super::tests::{Counting, quantized, random, rotary, values};
 use super::tokens::Tokens;
 use crate::backend::{Backend, Linear as _, Next};
@@ -201,9 +201,9 @@ fn a_repeated_step_has_the_bits_of_direct_launches() {
 fn fixed(calls: &[Call]) -> Vec<String> {
     let call = |call: &Call| match call {
         Call::Launch { kernel, dtype, launch, args } => {
-            let scalar = |arg: &super::stream::Kept| match arg {
-                super::stream::Kept::U32(v) => v.to_string(),
-                super::stream::Kept::F32(v) => v.to_string(),
+            let scalar = |arg: &super::call::Kept| match arg {
+                super::call::Kept::U32(v) => v.to_string(),
+                super::call::Kept::F32(v) => v.to_string(),
                 _ => "-".into(),
             };
             let scalars: Vec<String> = args.iter().map(scalar).collect();

@@ -4,9 +4,9 @@ use std::fmt::Debug;
 
 use candle_core::{DType, Tensor};
 
+use super::call::Call;
 use super::kernels::{Kernel, Source};
 use super::launch::{Arg, Launch};
-use super::stream::Call;
 use crate::error::Result;
 
 /// A device whose kernels can be launched.

@@ -14,6 +14,7 @@ mod absent;
 mod attention;
 mod backend;
 mod caches;
+mod call;
 mod decoder;
 #[cfg(test)]
 mod decoder_tests;

@@ -13,10 +13,10 @@ use candle_core::cuda_backend::cudarc::driver::{
 use candle_core::cuda_backend::{CudaStorageSlice, WrapErr};
 use candle_core::{CudaDevice, CudaStorage, DType, Device, Layout, Storage, Tensor};
 
+use super::call::Call;
 use super::driver::{Driver, Graph};
 use super::kernels::{Kernel, Source};
 use super::launch::{Arg, Launch, unwritten};
-use super::stream::Call;
 use crate::error::{Error, Result};
 
 /// Shared memory that a kernel may use without an attribute.

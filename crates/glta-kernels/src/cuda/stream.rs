@@ -11,68 +11,11 @@ use std::thread::{self, ThreadId};
 
 use candle_core::{DType, Device, Shape, Tensor};
 
+use super::call::{Call, Kept};
 use super::driver::{Driver, Graph};
 use super::kernels::{Kernel, Source};
 use super::launch::{Arg, Launch, check};
 use crate::error::{Error, Result};
-
-/// A recorded call, which keeps its tensors.
-#[derive(Clone, Debug)]
-pub(super) enum Call {
-    Launch {
-        kernel: Kernel,
-        dtype: DType,
-        launch: Launch,
-        args: Vec<Kept>,
-    },
-    /// [`Driver::multiply`]
-    Product {
-        x: Tensor,
-        w: Tensor,
-        y: Tensor,
-        first: usize,
-    },
-}
-
-/// An argument of a recorded launch.
-#[derive(Clone, Debug)]
-pub(super) enum Kept {
-    In(Tensor),
-    Out(Tensor),
-    InOut(Tensor),
-    /// The tensors whose addresses are in the table are those of the replay.
-    Table(Tensor),
-    Null,
-    U32(usize),
-    F32(f32),
-}
-
-impl Kept {
-    fn of(arg: &Arg) -> Self {
-        match *arg {
-            Arg::In(t) => Self::In(t.clone()),
-            Arg::Out(t) => Self::Out(t.clone()),
-            Arg::InOut(t) => Self::InOut(t.clone()),
-            Arg::Table(t, _) => Self::Table(t.clone()),
-            Arg::Null => Self::Null,
-            Arg::U32(v) => Self::U32(v),
-            Arg::F32(v) => Self::F32(v),
-        }
-    }
-
-    /// The argument; `rows` are the tensors whose addresses are in a table.
-    pub(super) fn arg<'a>(&'a self, rows: &'a [Tensor]) -> Arg<'a> {
-        match self {
-            Self::In(t) => Arg::In(t),
-            Self::Out(t) => Arg::Out(t),
-            Self::InOut(t) => Arg::InOut(t),
-            Self::Table(t) => Arg::Table(t, rows),
-            Self::Null => Arg::Null,
-            Self::U32(v) => Arg::U32(*v),
-            Self::F32(v) => Arg::F32(*v),
-        }
-    }
-}
 
 /// Results of one stage of a recording, which a later stage uses again.
 #[derive(Debug, Default)]

@@ -11,6 +11,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::call::Call;
 use super::device::Cuda;
 use super::driver::{Driver, Graph};
 use super::elementwise;
@@ -18,7 +19,7 @@ use super::emulator::Emulator;
 use super::kernels::{Kernel, Source};
 use super::launch::{Arg, Launch, unwritten};
 use super::quantized::Quantized;
-use super::stream::{Call, Stream};
+use super::stream::Stream;
 use crate::backend::{Backend, Keys as _, Linear as _, Norm as _};
 use crate::error::Result;
 use crate::heads::Heads;
