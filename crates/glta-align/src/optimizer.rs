@@ -85,10 +85,10 @@ pub(crate) fn gradients(
     Ok(gradients)
 }
 
-/// Loss and gradients of a batch, on the device.
+/// Loss and gradients of a batch, still on the device.
 pub(crate) struct Whole {
-    /// The loss; with several ranks also the number of ranks with a gradient, for every parameter.
-    /// f64.
+    /// The loss in f64. With several ranks, also the number of ranks that have a gradient, for each
+    /// parameter.
     pub(crate) head: Tensor,
     pub(crate) gradients: Tensors,
 }
@@ -98,7 +98,8 @@ impl Whole {
     /// that a step waits for the device.
     ///
     /// # Errors
-    /// A parameter without a gradient on any rank; a loss or a gradient that is not finite.
+    /// Returns an error if a parameter has no gradient on any rank, or if the loss or a gradient is
+    /// not finite.
     pub(crate) fn clipped(
         self,
         clip_norm: f64,

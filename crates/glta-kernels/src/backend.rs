@@ -136,7 +136,7 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// Returns the rows `index` of `x: (rows, width)` f32, with zeros for the index [`u32::MAX`].
     ///
     /// # Errors
-    /// An index outside `x`, or a tensor operation failed.
+    /// Returns an error if an index is outside `x`, or if a tensor operation fails.
     fn rows(&self, x: &Tensor, index: &[u32]) -> Result<Tensor> {
         check_rows(index, x.dim(0)?)?;
         let none = Tensor::zeros((1, x.dim(1)?), x.dtype(), x.device())?;
@@ -144,11 +144,12 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
         Ok(Tensor::cat(&[x, &none], 0)?.index_select(&index, 0)?)
     }
 
-    /// Returns the gradient of `x` of [`Self::rows`], for the gradient `dy: (index, width)` of the
-    /// result. The rows of `dy` are added in ascending order.
+    /// Returns the gradient with respect to `x` of [`Self::rows`], given the gradient
+    /// `dy: (index, width)` with respect to the result. The rows of `dy` are added in ascending
+    /// order.
     ///
     /// # Errors
-    /// An index outside `x`, or a tensor operation failed.
+    /// Returns an error if an index is outside `x`, or if a tensor operation fails.
     fn rows_backward(&self, dy: &Tensor, index: &[u32], rows: usize) -> Result<Tensor> {
         check_rows(index, rows)?;
         let zeros = Tensor::zeros((rows + 1, dy.dim(1)?), dy.dtype(), dy.device())?;
@@ -272,11 +273,11 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
         shared: Option<&Self::Keys>,
     ) -> Result<Tensor>;
 
-    /// Creates what [`Self::decode`] needs for this number of texts; `None` if the host has to
-    /// choose the tokens from scores.
+    /// Creates the buffers of [`Self::decode`] for a number of texts. Returns `None` if the host
+    /// must choose the tokens from the scores.
     ///
     /// # Errors
-    /// The device is out of memory.
+    /// Returns an error if the device is out of memory.
     fn decoder(&self, texts: usize) -> Result<Option<Self::Decoder>>;
 
     /// Decodes one token of each text, appends it to the caches, and returns the ids with the
@@ -287,7 +288,8 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// in later steps, so it calls nothing else that computes with tensors.
     ///
     /// # Errors
-    /// Arguments that do not fit the decoder, errors of `layers`, or a tensor operation failed.
+    /// Returns the errors of `layers`, and an error if the arguments do not fit the decoder or a
+    /// tensor operation fails.
     fn decode<E: From<Error>>(
         &self,
         decoder: &mut Self::Decoder,
@@ -319,7 +321,7 @@ pub struct Next<'a, B: Backend> {
     pub context: usize,
 }
 
-/// The index with `rows` in place of [`u32::MAX`].
+/// Returns `index` with `rows` in place of [`u32::MAX`].
 fn with_no_row(index: &[u32], rows: usize, device: &Device) -> Result<Tensor> {
     let index: Vec<u32> =
         index.iter().map(|&row| if row == u32::MAX { rows as u32 } else { row }).collect();

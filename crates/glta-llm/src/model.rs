@@ -342,9 +342,10 @@ impl Llama {
         self.network.read(ids, layer, &mut *self.network.keys(false))
     }
 
-    /// Rows `index` of `x: (rows, width)` f32, with zeros for the index [`u32::MAX`].
-    /// Differentiable: gradients of a row that occurs several times are added in the order of
-    /// `index`, on a GPU by a kernel of this crate.
+    /// Returns the rows `index` of `x: (rows, width)` f32, with zeros for the index [`u32::MAX`].
+    ///
+    /// The result is differentiable. If a row occurs several times, its gradients are added in the
+    /// order of `index`.
     ///
     /// ```
     /// use candle_core::Var;
@@ -362,7 +363,7 @@ impl Llama {
     /// ```
     ///
     /// # Errors
-    /// A wrong shape or dtype, or an index outside `x`.
+    /// Returns an error for a wrong shape or dtype, and for an index outside `x`.
     pub fn rows(&self, x: &Tensor, index: &[u32]) -> Result<Tensor> {
         let (_, width) = x.dims2()?;
         if width == 0 || x.dtype() != DType::F32 {

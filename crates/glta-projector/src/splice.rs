@@ -65,7 +65,7 @@ fn gather(bank: &Tensor, index: &[u32]) -> candle_core::Result<Tensor> {
 /// the given indices of a tensor, with zeros for [`u32::MAX`].
 ///
 /// # Errors
-/// Those of [`splice`] and of `gather`.
+/// Returns the errors of [`splice`] and of `gather`.
 pub fn splice_with<E, G>(
     rows: &[Vec<Piece>],
     soft: &Tensor,

@@ -20,7 +20,7 @@ pub(super) enum Kept {
     In(Tensor),
     Out(Tensor),
     InOut(Tensor),
-    /// The tensors whose addresses are in the table are those of the replay.
+    /// A table of addresses, without its tensors, which the replay supplies.
     Table(Tensor),
     Null,
     U32(usize),
@@ -41,7 +41,7 @@ impl Kept {
         }
     }
 
-    /// The argument; `rows` are the tensors whose addresses are in a table.
+    /// Returns the argument. `rows` are the tensors whose addresses are in a table.
     pub(super) fn arg<'a>(&'a self, rows: &'a [Tensor]) -> Arg<'a> {
         match self {
             Self::In(t) => Arg::In(t),

@@ -28,7 +28,7 @@ pub struct Decoder {
     tokens: Option<Tokens>,
     /// Id of each text's token, `(texts,)` u32.
     ids: Tensor,
-    /// As [`Caches::table`].
+    /// Addresses, capacities and lengths of the caches, as in [`Caches::table`].
     table: Tensor,
     /// Content of the buffers; `None` if it is unknown.
     state: Option<State>,
@@ -71,7 +71,7 @@ struct MadeFor {
 }
 
 impl MadeFor {
-    /// Whether launches for `self` are right for `other`, and not much too large.
+    /// Returns whether launches for `self` are right for `other`, and not much too large.
     fn fits(&self, other: &Self) -> bool {
         (other.context..=4 * other.context).contains(&self.context)
             && Arc::ptr_eq(&self.rotary, &other.rotary)

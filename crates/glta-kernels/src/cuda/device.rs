@@ -42,8 +42,8 @@ impl Cuda {
     /// another GPU), call [`Device::synchronize`], and keep them until that use has finished.
     ///
     /// # Errors
-    /// The device is not a CUDA device or is too old. Without the feature `cuda`, every device is
-    /// an error.
+    /// Returns an error if the device is not a CUDA device or is too old, and for every device
+    /// without the feature `cuda`.
     pub fn new(device: &Device, precision: Precision) -> Result<Self> {
         if !device.is_cuda() {
             return Err(Error::Unsupported {
@@ -57,11 +57,11 @@ impl Cuda {
         Self::on(device, stream, precision)
     }
 
-    /// The host instead of a GPU, running the same kernels. It is for tests: it is slow, and needs
-    /// a C++ compiler at run time.
+    /// Creates a backend that runs the GPU kernels on the host. It is for tests: it is slow, and
+    /// needs a C++ compiler at run time.
     ///
     /// # Panics
-    /// There is no memory.
+    /// Panics if there is no memory for the counters.
     #[cfg(feature = "emulator")]
     #[allow(clippy::expect_used)]
     pub fn emulated(precision: Precision) -> Self {

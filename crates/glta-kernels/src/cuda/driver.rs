@@ -28,7 +28,7 @@ pub(super) trait Driver: Debug + Send + Sync {
     /// Address of a tensor's first element, valid as long as the tensor.
     fn address(&self, tensor: &Tensor) -> Result<u64>;
 
-    /// Prepares recorded calls to be repeated; `None` if they are to be made one by one.
+    /// Prepares recorded calls for repetition. Returns `None` if the device has no graphs.
     fn graph(&self, _calls: &[Call]) -> Result<Option<Box<dyn Graph>>> {
         Ok(None)
     }

@@ -11,7 +11,7 @@ use crate::error::Result;
 /// rows; the other half is for activations and caches.
 #[derive(Clone, Debug, Default)]
 pub(super) struct KeptWeights {
-    /// The decision of the user.
+    /// The setting of the user; `None` decides by the free memory.
     asked: Option<bool>,
     sizes: Arc<Mutex<Sizes>>,
 }
@@ -19,9 +19,9 @@ pub(super) struct KeptWeights {
 /// Bytes of dequantised weights.
 #[derive(Debug, Default)]
 struct Sizes {
-    /// Of all packed weights.
+    /// Bytes for all packed weights.
     all: usize,
-    /// Of those that are kept.
+    /// Bytes of the weights that are kept.
     kept: usize,
     /// The last decision, and `all` at that time.
     decision: Option<(bool, usize)>,
@@ -37,7 +37,7 @@ impl KeptWeights {
         self.sizes.lock().unwrap_or_else(PoisonError::into_inner).all += bytes;
     }
 
-    /// Puts a dequantised weight into `place` if it shall be kept.
+    /// Stores a dequantised weight in `place` if it stays in memory.
     pub(super) fn keep(
         &self,
         stream: &Stream,

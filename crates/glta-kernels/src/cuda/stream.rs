@@ -80,7 +80,7 @@ impl Stream {
         self.recordings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Passes this thread's recording to `f`; `None` if the thread does not record.
+    /// Passes this thread's recording to `f`. Returns `None` if the thread does not record.
     fn recorded<R>(&self, f: impl FnOnce(&mut Recording) -> R) -> Option<R> {
         if self.recording.load(Ordering::Relaxed) == 0 {
             return None;
@@ -88,7 +88,7 @@ impl Stream {
         self.recordings().get_mut(&thread::current().id()).map(f)
     }
 
-    /// Whether this thread records.
+    /// Returns whether this thread records.
     pub(super) fn records(&self) -> bool {
         self.recorded(|_| ()).is_some()
     }
@@ -151,8 +151,8 @@ impl Stream {
         }
     }
 
-    /// A tensor for a call that writes all elements. In a recording it may be the result of an
-    /// earlier stage.
+    /// Returns a tensor for a call that writes all elements. In a recording, it may be the result of
+    /// an earlier stage.
     pub(super) fn unwritten(
         &self,
         shape: impl Into<Shape>,
