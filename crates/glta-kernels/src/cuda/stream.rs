@@ -151,8 +151,8 @@ impl Stream {
         }
     }
 
-    /// Returns a tensor for a call that writes all elements. In a recording, it may be the result of
-    /// an earlier stage.
+    /// Returns a tensor for a call that writes all elements. In a recording, it may be the result
+    /// of an earlier stage.
     pub(super) fn unwritten(
         &self,
         shape: impl Into<Shape>,
